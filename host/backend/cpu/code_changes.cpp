@@ -1,0 +1,57 @@
+// Taking a V step back: the codes of chosen groups saved, the distance they moved, and their return.
+#include "host/backend/cpu/chunks.h"
+#include "host/backend/cpu/quant_ops.h"
+
+#include <algorithm>
+
+namespace pvtune::cpu {
+
+void gather_codes(Tensor saved, const AdditiveCodes& additive, Tensor groups) {
+    const std::int64_t books = additive.codes.dim(2);
+    with_code_type(additive.codes.dtype, [&]<class Code>() {
+        for (std::int64_t i = 0; i < groups.elements(); ++i) {
+            std::copy_n(additive.codes.as<Code>() + groups.as<std::uint32_t>()[i] * books, books,
+                        saved.as<Code>() + i * books);
+        }
+    });
+}
+
+void code_change(Tensor change, const AdditiveCodes& additive, Tensor saved, Tensor groups) {
+    const std::int64_t row_groups = additive.codes.dim(1);
+    const std::int64_t books = additive.codes.dim(2);
+    const std::int64_t size = additive.codebooks.dim(1);
+    const std::int64_t group = additive.codebooks.dim(2);
+    const float* codebooks = additive.codebooks.as<float>();
+    with_code_type(additive.codes.dtype, [&]<class Code>() {
+#pragma omp parallel for schedule(static)
+        for (std::int64_t i = 0; i < groups.elements(); ++i) {
+            const std::int64_t at = groups.as<std::uint32_t>()[i];
+            const Code* now = additive.codes.as<Code>() + at * books;
+            const Code* before = saved.as<Code>() + i * books;
+            float squares = 0;
+            for (std::int64_t e = 0; e < group; ++e) {
+                float difference = 0;
+                for (std::int64_t m = 0; m < books; ++m) {
+                    difference +=
+                        codebooks[(m * size + now[m]) * group + e] - codebooks[(m * size + before[m]) * group + e];
+                }
+                squares += difference * difference;
+            }
+            const float scale = additive.scales.as<float>()[at / row_groups];
+            change.as<float>()[i] = squares * scale * scale;
+        }
+    });
+}
+
+void restore_codes(const AdditiveCodes& additive, Tensor saved, Tensor groups, Tensor keep) {
+    const std::int64_t books = additive.codes.dim(2);
+    with_code_type(additive.codes.dtype, [&]<class Code>() {
+        for (std::int64_t i = 0; i < groups.elements(); ++i) {
+            if (keep.as<std::uint8_t>()[i] != 0) continue;
+            std::copy_n(saved.as<Code>() + i * books, books,
+                        additive.codes.as<Code>() + groups.as<std::uint32_t>()[i] * books);
+        }
+    });
+}
+
+}  // namespace pvtune::cpu

@@ -1,0 +1,142 @@
+#include "host/backend/backend.h"
+#include "host/backend/cpu/amx.h"
+#include "host/backend/cpu/cpu_ops.h"
+#include "host/backend/cpu/quant_ops.h"
+#include "host/common/memory.h"
+
+#include <omp.h>
+#include <cstdlib>
+#include <cstring>
+
+namespace pvtune {
+
+namespace {
+
+class CpuOps final : public Ops {
+public:
+    void embedding_forward(Tensor hidden, Tensor table, Tensor tokens) override {
+        cpu::embedding_forward(hidden, table, tokens);
+    }
+    void embedding_backward(Tensor d_table, Tensor d_hidden, Tensor tokens) override {
+        cpu::embedding_backward(d_table, d_hidden, tokens);
+    }
+    void rmsnorm_forward(Tensor out, Tensor inverse_rms, Tensor in, Tensor weight, float epsilon) override {
+        cpu::rmsnorm_forward(out, inverse_rms, in, weight, epsilon);
+    }
+    void rmsnorm_backward(Tensor d_in, Tensor d_weight, Tensor d_out, Tensor in, Tensor weight,
+                          Tensor inverse_rms) override {
+        cpu::rmsnorm_backward(d_in, d_weight, d_out, in, weight, inverse_rms);
+    }
+    void linear_forward(Tensor out, Tensor in, Tensor weight, Tensor bias) override {
+        cpu::linear_forward(out, in, weight, bias);
+    }
+    void linear_backward_input(Tensor d_in, Tensor d_out, Tensor weight, bool accumulate) override {
+        cpu::linear_backward_input(d_in, d_out, weight, accumulate);
+    }
+    void linear_backward_weight(Tensor d_weight, Tensor d_out, Tensor in, bool accumulate) override {
+        cpu::linear_backward_weight(d_weight, d_out, in, accumulate);
+    }
+    void column_sum(Tensor d_bias, Tensor d_out) override { cpu::column_sum(d_bias, d_out); }
+    void rope_forward(Tensor heads, Tensor cosines, Tensor sines) override { cpu::rope_forward(heads, cosines, sines); }
+    void rope_backward(Tensor d_heads, Tensor cosines, Tensor sines) override {
+        cpu::rope_backward(d_heads, cosines, sines);
+    }
+    void attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v,
+                           const AttentionShape& shape) override {
+        cpu::attention_forward(out, log_sum_exp, q, k, v, shape);
+    }
+    void attention_backward(Tensor d_q, Tensor d_k, Tensor d_v, Tensor d_out, Tensor out, Tensor log_sum_exp, Tensor q,
+                            Tensor k, Tensor v, const AttentionShape& shape) override {
+        cpu::attention_backward(d_q, d_k, d_v, d_out, out, log_sum_exp, q, k, v, shape);
+    }
+    void attention_decode(Tensor out, Tensor q, Tensor keys, Tensor values, const AttentionShape& shape) override {
+        cpu::attention_decode(out, q, keys, values, shape);
+    }
+    void swiglu_forward(Tensor out, Tensor gate, Tensor up) override { cpu::swiglu_forward(out, gate, up); }
+    void swiglu_backward(Tensor d_gate, Tensor d_up, Tensor d_out, Tensor gate, Tensor up) override {
+        cpu::swiglu_backward(d_gate, d_up, d_out, gate, up);
+    }
+    void add(Tensor out, Tensor a, Tensor b) override { cpu::add(out, a, b); }
+    void kl_loss(Tensor loss, Tensor d_logits, Tensor logits, Tensor teacher, float scale) override {
+        cpu::kl_loss(loss, d_logits, logits, teacher, scale);
+    }
+    void cross_entropy_loss(Tensor loss, Tensor d_logits, Tensor logits, Tensor targets, float scale) override {
+        cpu::cross_entropy_loss(loss, d_logits, logits, targets, scale);
+    }
+    void dequantize_additive(Tensor weight, const AdditiveCodes& additive) override {
+        cpu::dequantize_additive(weight, additive);
+    }
+    void additive_gradient(Tensor d_codebooks, Tensor d_scales, Tensor d_weight,
+                           const AdditiveCodes& additive) override {
+        cpu::additive_gradient(d_codebooks, d_scales, d_weight, additive);
+    }
+    void assign_additive(const AdditiveCodes& additive, Tensor changed, Tensor target, Tensor groups,
+                         int beam) override {
+        cpu::assign_additive(additive, changed, target, groups, beam);
+    }
+    void gather_codes(Tensor saved, const AdditiveCodes& additive, Tensor groups) override {
+        cpu::gather_codes(saved, additive, groups);
+    }
+    void code_change(Tensor change, const AdditiveCodes& additive, Tensor saved, Tensor groups) override {
+        cpu::code_change(change, additive, saved, groups);
+    }
+    void restore_codes(const AdditiveCodes& additive, Tensor saved, Tensor groups, Tensor keep) override {
+        cpu::restore_codes(additive, saved, groups, keep);
+    }
+    void adam(Tensor value, Tensor first_moment, Tensor second_moment, Tensor gradient,
+              const AdamSettings& settings) override {
+        cpu::adam(value, first_moment, second_moment, gradient, settings);
+    }
+    void moment_and_score(Tensor target, Tensor scores, Tensor second_moment, Tensor d_weight, Tensor base,
+                          Tensor current, std::int64_t group, const VStepSettings& settings) override {
+        cpu::moment_and_score(target, scores, second_moment, d_weight, base, current, group, settings);
+    }
+    void select_largest(Tensor indices, Tensor scores) override { cpu::select_largest(indices, scores); }
+    double sum_of_squares(Tensor values) override { return cpu::sum_of_squares(values); }
+    void convert(Tensor out, Tensor in) override { cpu::convert(out, in); }
+    void fill_zero(Tensor out) override { cpu::fill_zero(out); }
+};
+
+class CpuBackend final : public Backend {
+public:
+    explicit CpuBackend(const CpuOptions& options) {
+        if (options.threads > 0) omp_set_num_threads(options.threads);
+        if (!options.planning) {
+            arena_ = std::make_unique<Arena>(
+                [](std::int64_t bytes) {
+                    const auto size = static_cast<std::size_t>((bytes + 63) / 64 * 64 + 64);
+                    void* memory = std::aligned_alloc(64, size);
+                    if (memory != nullptr) std::memset(memory, 0, size);
+                    return memory;
+                },
+                [](void* memory) { std::free(memory); });
+        } else {
+            arena_ = std::make_unique<Arena>();
+        }
+    }
+
+    Ops& ops() override { return ops_; }
+    Arena& arena() override { return *arena_; }
+    void upload(Tensor to, const void* from) override {
+        std::memcpy(to.data, from, static_cast<std::size_t>(to.bytes()));
+    }
+    void download(void* to, Tensor from) override {
+        std::memcpy(to, from.data, static_cast<std::size_t>(from.bytes()));
+    }
+    void synchronize() override {}
+    std::string description() const override {
+        return "cpu, " + std::to_string(omp_get_max_threads()) + " threads, bf16 products " +
+               (cpu::amx_available() ? "on AMX" : "by oneDNN") + ", f32 products by oneDNN";
+    }
+    std::int64_t memory_limit() const override { return available_memory(); }
+
+private:
+    CpuOps ops_;
+    std::unique_ptr<Arena> arena_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) { return std::make_unique<CpuBackend>(options); }
+
+}  // namespace pvtune

@@ -1,0 +1,63 @@
+#include "host/backend/cpu/cpu_ops.h"
+#include "host/backend/cpu/scratch.h"
+#include "host/backend/cpu/simd.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace pvtune::cpu {
+
+void add(Tensor out, Tensor a, Tensor b) {
+    const std::int64_t count = out.elements();
+    with_element(out.dtype, [&]<class T>(T) {
+        T* y = out.as<T>();
+        const T* left = a.as<T>();
+        const T* right = b.as<T>();
+#pragma omp parallel for simd schedule(static)
+        for (std::int64_t i = 0; i < count; ++i) y[i] = from_float<T>(to_float(left[i]) + to_float(right[i]));
+    });
+}
+
+void column_sum(Tensor d_bias, Tensor d_out) {
+    static Scratch memory;
+    const std::int64_t tokens = d_out.dim(0);
+    const std::int64_t width = d_out.dim(1);
+    float* partial = memory.get<float>(sum_parts * width);
+    with_element(d_out.dtype, [&]<class T>(T) {
+#pragma omp parallel for schedule(static)
+        for (std::int64_t part = 0; part < sum_parts; ++part) {
+            float* sums = partial + part * width;
+            std::fill_n(sums, width, 0.0F);
+            for (std::int64_t t = tokens * part / sum_parts; t < tokens * (part + 1) / sum_parts; ++t) {
+                const T* row = d_out.as<T>() + t * width;
+#pragma omp simd
+                for (std::int64_t i = 0; i < width; ++i) sums[i] += to_float(row[i]);
+            }
+        }
+    });
+    for (std::int64_t part = 0; part < sum_parts; ++part) {
+        for (std::int64_t i = 0; i < width; ++i) d_bias.as<float>()[i] += partial[part * width + i];
+    }
+}
+
+void convert(Tensor out, Tensor in) {
+    const std::int64_t count = out.elements();
+    with_element(out.dtype, [&]<class To>(To) {
+        with_element(in.dtype, [&]<class From>(From) {
+            To* to = out.as<To>();
+            const From* from = in.as<From>();
+#pragma omp parallel for simd schedule(static)
+            for (std::int64_t i = 0; i < count; ++i) to[i] = from_float<To>(to_float(from[i]));
+        });
+    });
+}
+
+void fill_zero(Tensor out) {
+    constexpr std::int64_t piece = 1 << 20;
+#pragma omp parallel for schedule(static)
+    for (std::int64_t first = 0; first < out.bytes(); first += piece) {
+        std::memset(out.data + first, 0, static_cast<std::size_t>(std::min(piece, out.bytes() - first)));
+    }
+}
+
+}  // namespace pvtune::cpu

@@ -1,0 +1,38 @@
+#pragma once
+
+#include "io/dtype.h"
+
+#include <cstdint>
+
+namespace pvtune::cpu {
+
+/// result [m, n] = left [m, k] * right [k, n] (+ result, + bias), row-major. A transposed left is stored [k, m]; a
+/// transposed right is stored [n, k]. left and right have one dtype; the result is of that dtype or f32.
+struct Gemm {
+    std::int64_t m = 0;
+    std::int64_t n = 0;
+    std::int64_t k = 0;
+    DType dtype = DType::f32;
+    const void* left = nullptr;
+    std::int64_t left_stride = 0;
+    bool left_transposed = false;
+    const void* right = nullptr;
+    std::int64_t right_stride = 0;
+    bool right_transposed = false;
+    DType result_dtype = DType::f32;
+    void* result = nullptr;
+    std::int64_t result_stride = 0;
+    bool accumulate = false;
+    const float* bias = nullptr;  ///< [n], added to every row
+};
+
+/// bf16 runs on our AMX product where the CPU has it, else through oneDNN; f32 through oneDNN; few rows (decoding) as
+/// dot products. The AMX product and the dot products give the same bits for any number of threads.
+void gemm(const Gemm& problem);
+
+/// The three routes of gemm(), for tests and benchmarks.
+void gemm_amx(const Gemm& problem);
+void gemm_onednn(const Gemm& problem);
+void gemm_few_rows(const Gemm& problem);
+
+}  // namespace pvtune::cpu

@@ -1,0 +1,109 @@
+// The V step's target and the scores of the groups (section 3 of the design; PV-Tuning, Malinovskii et al. 2024):
+//   v = beta2 v + (1 - beta2) g^2,  u = g / (sqrt(v / (1 - beta2^step)) + epsilon)
+//   target = base - rate * r * u,   r = |base| / |u| with LAMB scaling, else 1
+//   scores[j] = |target_j - current_j|^2 over the weights of group j
+// The first pass updates v and sums the two norms; the second recomputes u from g and v and writes target and scores.
+#include "host/backend/cpu/chunks.h"
+#include "host/backend/cpu/quant_ops.h"
+
+#include <cmath>
+
+namespace pvtune::cpu {
+namespace {
+
+constexpr std::int64_t chunk_elements = 8192;  // both multiples of every group size
+constexpr std::int64_t block_elements = 512;
+
+inline float update_of(float gradient, float second, float correction, float epsilon) {
+    return gradient / (std::sqrt(second * correction) + epsilon);
+}
+
+template <class Base>
+void moments_and_updates(float* __restrict updates, float* __restrict values, float* __restrict v,
+                         const float* __restrict g, const Base* __restrict base, std::int64_t count, float correction,
+                         const VStepSettings& settings) {
+    const float beta2 = settings.beta2;
+    const float epsilon = settings.epsilon;
+#pragma omp simd
+    for (std::int64_t i = 0; i < count; ++i) {
+        const float second = beta2 * v[i] + (1 - beta2) * (g[i] * g[i]);
+        v[i] = second;
+        updates[i] = update_of(g[i], second, correction, epsilon);
+        values[i] = to_float(base[i]);
+    }
+}
+
+/// Updates v; returns r.
+template <class Base>
+double moment_pass(float* v, const float* g, const Base* base, std::int64_t count, float correction,
+                   const VStepSettings& settings) {
+    std::vector<double> base_squares(static_cast<std::size_t>(chunk_count(count, chunk_elements)));
+    std::vector<double> update_squares(base_squares.size());
+    for_chunks(count, chunk_elements, [&](std::int64_t index, std::int64_t begin, std::int64_t end) {
+        double base_square = 0;
+        double update_square = 0;
+        float updates[block_elements];
+        float values[block_elements];
+        for (std::int64_t first = begin; first < end; first += block_elements) {
+            const std::int64_t size = std::min(block_elements, end - first);
+            moments_and_updates(updates, values, v + first, g + first, base + first, size, correction, settings);
+            update_square += square_sum(updates, size);
+            base_square += square_sum(values, size);
+        }
+        base_squares[static_cast<std::size_t>(index)] = base_square;
+        update_squares[static_cast<std::size_t>(index)] = update_square;
+    });
+    if (!settings.lamb) return 1;
+    const double base_norm = std::sqrt(ordered_sum(base_squares));
+    const double update_norm = std::sqrt(ordered_sum(update_squares));
+    return base_norm > 0 && update_norm > 0 ? base_norm / update_norm : 1;
+}
+
+template <int group, class Base, class Current>
+void score_pass(float* target, float* scores, const float* v, const float* g, const Base* base, const Current* current,
+                std::int64_t count, float correction, float epsilon, float rate) {
+    for_chunks(count, chunk_elements, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+        float squares[block_elements];
+        for (std::int64_t first = begin; first < end; first += block_elements) {
+            const std::int64_t size = std::min(block_elements, end - first);
+#pragma omp simd
+            for (std::int64_t i = 0; i < size; ++i) {
+                const std::int64_t at = first + i;
+                const float old = to_float(current[at]);  // read first: target may be current's buffer
+                const float moved = to_float(base[at]) - rate * update_of(g[at], v[at], correction, epsilon);
+                target[at] = moved;
+                squares[i] = (moved - old) * (moved - old);
+            }
+            for (std::int64_t j = 0; j < size / group; ++j) {
+                float sum = 0;
+                for (int i = 0; i < group; ++i) sum += squares[j * group + i];
+                scores[first / group + j] = sum;
+            }
+        }
+    });
+}
+
+}  // namespace
+
+void moment_and_score(Tensor target, Tensor scores, Tensor second_moment, Tensor d_weight, Tensor base, Tensor current,
+                      std::int64_t group, const VStepSettings& settings) {
+    const std::int64_t count = target.elements();
+    assert(count % group == 0 && scores.elements() == count / group && second_moment.elements() == count);
+    assert(d_weight.elements() == count && base.elements() == count && current.elements() == count);
+    const double beta2 = static_cast<double>(settings.beta2);
+    const auto correction = static_cast<float>(1 / (1 - std::pow(beta2, static_cast<double>(settings.step))));
+    float* const v = second_moment.as<float>();
+    const float* const g = d_weight.as<float>();
+    with_float_type(base.dtype, [&]<class Base>() {
+        const double ratio = moment_pass(v, g, base.as<Base>(), count, correction, settings);
+        const auto rate = static_cast<float>(static_cast<double>(settings.rate) * ratio);
+        with_float_type(current.dtype, [&]<class Current>() {
+            with_group(group, [&]<int width>() {
+                score_pass<width>(target.as<float>(), scores.as<float>(), v, g, base.as<Base>(), current.as<Current>(),
+                                  count, correction, settings.epsilon, rate);
+            });
+        });
+    });
+}
+
+}  // namespace pvtune::cpu

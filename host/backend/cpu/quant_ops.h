@@ -1,0 +1,24 @@
+#pragma once
+
+#include "host/backend/ops.h"
+
+/// The CPU's operations on additive codebooks and the optimizer's: the contracts are those of the virtuals of the same
+/// names in Ops. Each gives the same bits for any number of threads: work is cut into chunks whose number and bounds do
+/// not depend on the threads, and partial sums are added in the order of the chunks.
+namespace pvtune::cpu {
+
+void dequantize_additive(Tensor weight, const AdditiveCodes& additive);
+void additive_gradient(Tensor d_codebooks, Tensor d_scales, Tensor d_weight, const AdditiveCodes& additive);
+void assign_additive(const AdditiveCodes& additive, Tensor changed, Tensor target, Tensor groups, int beam);
+
+void gather_codes(Tensor saved, const AdditiveCodes& additive, Tensor groups);
+void code_change(Tensor change, const AdditiveCodes& additive, Tensor saved, Tensor groups);
+void restore_codes(const AdditiveCodes& additive, Tensor saved, Tensor groups, Tensor keep);
+
+void adam(Tensor value, Tensor first_moment, Tensor second_moment, Tensor gradient, const AdamSettings& settings);
+void moment_and_score(Tensor target, Tensor scores, Tensor second_moment, Tensor d_weight, Tensor base, Tensor current,
+                      std::int64_t group, const VStepSettings& settings);
+void select_largest(Tensor indices, Tensor scores);
+double sum_of_squares(Tensor values);
+
+}  // namespace pvtune::cpu

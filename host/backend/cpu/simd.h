@@ -1,0 +1,53 @@
+#pragma once
+
+#include "host/backend/tensor.h"
+
+#include <bit>
+#include <stdexcept>
+#include <string>
+
+namespace pvtune::cpu {
+
+/// exp(x) to about 2 units in the last place, in straight-line code that compilers vectorise. x is held within +-80, so
+/// that neither exp(x) nor its products with ordinary values are subnormal, which costs x86 a hundred cycles each.
+inline float exponential(float x) {
+    constexpr float log2_e = 1.44269504F;
+    constexpr float ln2_high = 0.693359375F;
+    constexpr float ln2_low = -2.12194440e-4F;
+    constexpr float round_magic = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer in the low mantissa bits
+    x = x < -80.0F ? -80.0F : x;
+    x = x > 80.0F ? 80.0F : x;
+    const float shifted = x * log2_e + round_magic;
+    const float power = shifted - round_magic;
+    const float f = (x - power * ln2_high) - power * ln2_low;
+    // Minimax polynomial of exp on [-ln 2 / 2, ln 2 / 2] (Cephes, expf).
+    float p = 1.9875691500e-4F;
+    p = p * f + 1.3981999507e-3F;
+    p = p * f + 8.3334519073e-3F;
+    p = p * f + 4.1665795894e-2F;
+    p = p * f + 1.6666665459e-1F;
+    p = p * f + 5.0000001201e-1F;
+    p = p * f * f + f + 1.0F;
+    const std::uint32_t exponent = (std::bit_cast<std::uint32_t>(shifted) + 127U) << 23;
+    return p * std::bit_cast<float>(exponent);
+}
+
+/// Calls body(T{}) with the element type of an activation tensor.
+template <class Body>
+void with_element(DType dtype, Body&& body) {
+    switch (dtype) {
+        case DType::f32:
+            body(float{});
+            return;
+        case DType::bf16:
+            body(bf16{});
+            return;
+        default:
+            throw std::logic_error("no activations of type " + std::string(name_of(dtype)));
+    }
+}
+
+/// Sums over tokens run in this many parts, whatever the number of threads, so that their bits do not depend on it.
+inline constexpr std::int64_t sum_parts = 32;
+
+}  // namespace pvtune::cpu

@@ -1,0 +1,25 @@
+#include "host/backend/cpu/chunks.h"
+#include "host/backend/cpu/quant_ops.h"
+
+namespace pvtune::cpu {
+
+double sum_of_squares(Tensor values) {
+    constexpr std::int64_t chunk = 16384;
+    const std::int64_t count = values.elements();
+    std::vector<double> partials(static_cast<std::size_t>(chunk_count(count, chunk)));
+    with_float_type(values.dtype, [&]<class T>() {
+        const T* in = values.as<T>();
+        for_chunks(count, chunk, [&](std::int64_t index, std::int64_t begin, std::int64_t end) {
+            double sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (std::int64_t i = begin; i < end; ++i) {
+                const double value = static_cast<double>(to_float(in[i]));
+                sum += value * value;
+            }
+            partials[static_cast<std::size_t>(index)] = sum;
+        });
+    });
+    return ordered_sum(partials);
+}
+
+}  // namespace pvtune::cpu

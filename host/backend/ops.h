@@ -1,0 +1,146 @@
+#pragma once
+
+#include "host/backend/tensor.h"
+
+namespace pvtune {
+
+/// Geometry of causal attention over packed sequences. Query head h reads key/value head h / (heads / kv_heads).
+struct AttentionShape {
+    std::int64_t sequences = 0;
+    std::int64_t length = 0;  ///< tokens a sequence
+    std::int64_t heads = 0;
+    std::int64_t kv_heads = 0;
+    std::int64_t head_dim = 0;
+    std::int64_t window = 0;  ///< a token sees itself and the window - 1 before it; 0: all before it
+};
+
+/// Codes and continuous parameters of additive codebooks; W[o, g*d + i] = scales[o] * sum_m codebooks[m, codes[o,g,m],
+/// i].
+struct AdditiveCodes {
+    Tensor codes;      ///< [out, in / group, books] u8 or u16
+    Tensor codebooks;  ///< [books, codebook_size, group] f32
+    Tensor scales;     ///< [out] f32
+};
+
+struct AdamSettings {
+    float rate = 0;
+    float beta1 = 0.9F;
+    float beta2 = 0.95F;
+    float epsilon = 1e-8F;
+    bool lamb = true;       ///< scale the update to `rate` times the tensor's norm
+    std::int64_t step = 1;  ///< 1 on the first update, for the bias correction
+};
+
+struct VStepSettings {
+    float rate = 1e-2F;  ///< code_lr
+    float beta2 = 0.95F;
+    float epsilon = 1e-8F;
+    bool lamb = true;
+    std::int64_t step = 1;
+};
+
+/// One call per tensor operation, forward and backward. Activations and weights are f32 or bf16, all of one call the
+/// same; gradients of parameters, statistics and optimizer state are f32. Sums run in f32 or wider. "+=" means that the
+/// call adds to what is there. Every op gives the same bits for any number of threads unless it says otherwise.
+/// tokens = rows of a hidden state (sequences * length).
+class Ops {
+public:
+    virtual ~Ops() = default;
+
+    // ---- model
+    /// hidden[t] = table[tokens[t]]; hidden [tokens, width], table [vocabulary, width], tokens [tokens] u32.
+    virtual void embedding_forward(Tensor hidden, Tensor table, Tensor tokens) = 0;
+    /// d_table[tokens[t]] += d_hidden[t]; d_table f32.
+    virtual void embedding_backward(Tensor d_table, Tensor d_hidden, Tensor tokens) = 0;
+
+    /// out = in * inverse_rms * weight, inverse_rms[t] = 1 / sqrt(mean(in[t]^2) + epsilon) (f32 [tokens]); weight
+    /// [width] f32.
+    virtual void rmsnorm_forward(Tensor out, Tensor inverse_rms, Tensor in, Tensor weight, float epsilon) = 0;
+    /// d_in += ..., d_weight (f32) += ...; d_weight may be empty.
+    virtual void rmsnorm_backward(Tensor d_in, Tensor d_weight, Tensor d_out, Tensor in, Tensor weight,
+                                  Tensor inverse_rms) = 0;
+
+    /// out [tokens, rows] = in [tokens, columns] * weight [rows, columns]^T + bias [rows] f32 (may be empty). out may
+    /// be f32 where in and weight are bf16 (logits).
+    virtual void linear_forward(Tensor out, Tensor in, Tensor weight, Tensor bias) = 0;
+    /// d_in = (accumulate ? d_in : 0) + d_out * weight.
+    virtual void linear_backward_input(Tensor d_in, Tensor d_out, Tensor weight, bool accumulate) = 0;
+    /// d_weight (f32 [rows, columns]) = (accumulate ? d_weight : 0) + d_out^T * in.
+    virtual void linear_backward_weight(Tensor d_weight, Tensor d_out, Tensor in, bool accumulate) = 0;
+    /// d_bias[j] (f32) += sum over t of d_out[t, j].
+    virtual void column_sum(Tensor d_bias, Tensor d_out) = 0;
+
+    /// Rotates heads [tokens, heads, head_dim] in place, pairing element i with i + head_dim / 2 (the Hugging Face
+    /// layout); cosines and sines [length, head_dim / 2] f32, token t at position t mod length.
+    virtual void rope_forward(Tensor heads, Tensor cosines, Tensor sines) = 0;
+    /// The transposed rotation, in place.
+    virtual void rope_backward(Tensor d_heads, Tensor cosines, Tensor sines) = 0;
+
+    /// Causal softmax(q k^T / sqrt(head_dim)) v without a length x length tensor. q, out [tokens, heads, head_dim];
+    /// k, v [tokens, kv_heads, head_dim]; log_sum_exp [heads, tokens] f32, kept for the backward pass.
+    virtual void attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v,
+                                   const AttentionShape& shape) = 0;
+    /// Sets d_q, d_k, d_v.
+    virtual void attention_backward(Tensor d_q, Tensor d_k, Tensor d_v, Tensor d_out, Tensor out, Tensor log_sum_exp,
+                                    Tensor q, Tensor k, Tensor v, const AttentionShape& shape) = 0;
+
+    /// One new token a sequence against a cache of the tokens before it and itself: q, out [heads, head_dim];
+    /// keys, values [capacity, kv_heads, head_dim], of which the first shape.length rows count. shape.sequences is 1.
+    virtual void attention_decode(Tensor out, Tensor q, Tensor keys, Tensor values, const AttentionShape& shape) = 0;
+
+    /// out = silu(gate) * up, all [tokens, width].
+    virtual void swiglu_forward(Tensor out, Tensor gate, Tensor up) = 0;
+    /// Sets d_gate and d_up. d_gate may be `gate`'s own buffer and d_up `up`'s.
+    virtual void swiglu_backward(Tensor d_gate, Tensor d_up, Tensor d_out, Tensor gate, Tensor up) = 0;
+
+    /// out = a + b; out may be a or b.
+    virtual void add(Tensor out, Tensor a, Tensor b) = 0;
+
+    // ---- loss, over a chunk of tokens
+    /// loss[t] = KL(softmax(teacher[t]) || softmax(logits[t])); d_logits = scale * d loss / d logits, in d_logits'
+    /// dtype. logits, teacher [rows, vocabulary] f32; loss f32 [rows].
+    virtual void kl_loss(Tensor loss, Tensor d_logits, Tensor logits, Tensor teacher, float scale) = 0;
+    /// loss[t] = -log softmax(logits[t])[targets[t]]; targets u32. d_logits may be empty (evaluation).
+    virtual void cross_entropy_loss(Tensor loss, Tensor d_logits, Tensor logits, Tensor targets, float scale) = 0;
+
+    // ---- additive codebooks
+    /// weight [out, in] f32 or bf16.
+    virtual void dequantize_additive(Tensor weight, const AdditiveCodes& additive) = 0;
+    /// Sets the gradients of codebooks and scales (f32, their shapes) from d_weight f32 [out, in]:
+    /// d_codebooks[m,k] = sum of scales[o] * d_weight_group over the groups whose m-th code is k;
+    /// d_scales[o] = <d_weight[o], What[o] / scales[o]>.
+    virtual void additive_gradient(Tensor d_codebooks, Tensor d_scales, Tensor d_weight,
+                                   const AdditiveCodes& additive) = 0;
+    /// New codes for the groups groups[i] (flat index o * (in / group) + g, u32 [count]) nearest to target [out, in]
+    /// f32, beam search over the codebooks that starts from the present codes; changed[i] (u8) = any code differs from
+    /// before.
+    virtual void assign_additive(const AdditiveCodes& additive, Tensor changed, Tensor target, Tensor groups,
+                                 int beam) = 0;
+
+    /// saved[i] (the codes' type, [count, books]) = the codes of groups[i].
+    virtual void gather_codes(Tensor saved, const AdditiveCodes& additive, Tensor groups) = 0;
+    /// change[i] (f32) = |What_groups[i] with the present codes - with saved[i]|^2.
+    virtual void code_change(Tensor change, const AdditiveCodes& additive, Tensor saved, Tensor groups) = 0;
+    /// Puts saved[i] back wherever keep[i] (u8) is 0.
+    virtual void restore_codes(const AdditiveCodes& additive, Tensor saved, Tensor groups, Tensor keep) = 0;
+
+    // ---- optimizer
+    /// One Adam (LAMB) update of value with state first_moment, second_moment (all f32, one shape).
+    virtual void adam(Tensor value, Tensor first_moment, Tensor second_moment, Tensor gradient,
+                      const AdamSettings& settings) = 0;
+    /// The V step's target and scores in two passes over d_weight (section 3 of the design):
+    /// v = beta2 v + (1 - beta2) g^2; u = g / (sqrt(v / (1 - beta2^step)) + epsilon); target = base - rate * r * u with
+    /// r = |base| / |u| (lamb) or 1; scores[j] = |target_j - current_j|^2 over each group of `group` weights.
+    /// base may be target's own buffer (the straight-through buffer moves) or current (it restarts there).
+    virtual void moment_and_score(Tensor target, Tensor scores, Tensor second_moment, Tensor d_weight, Tensor base,
+                                  Tensor current, std::int64_t group, const VStepSettings& settings) = 0;
+    /// indices (u32 [count], ascending) of the `count` largest scores f32 [groups]; ties: the lower index first.
+    virtual void select_largest(Tensor indices, Tensor scores) = 0;
+    /// sum of squares in f64.
+    virtual double sum_of_squares(Tensor values) = 0;
+    /// out (f32 or bf16) = in (f32 or bf16), element by element.
+    virtual void convert(Tensor out, Tensor in) = 0;
+    virtual void fill_zero(Tensor out) = 0;
+};
+
+}  // namespace pvtune

@@ -1,0 +1,340 @@
+#include "host/commands/commands.h"
+#include "host/common/disk.h"
+#include "host/common/interrupt.h"
+#include "host/common/memory.h"
+#include "host/common/plan.h"
+#include "host/common/progress.h"
+#include "host/common/run_log.h"
+#include "host/common/text.h"
+#include "host/common/token_store.h"
+#include "host/model/cost.h"
+#include "host/tune/batches.h"
+#include "host/tune/tuner.h"
+#include "io/error.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+namespace pvtune {
+
+namespace {
+
+struct TuneOptions {
+    std::string model, teacher, tokens, out;
+    std::string strategy = "pv-ste", schedule = "constant", activations = "auto", order = "shuffled", lamb = "on",
+                train_dense = "on";
+    bool resume = false;
+    std::int64_t checkpoint_every = 100;
+    TuneSettings settings;
+
+    std::string checkpoint() const { return out + ".checkpoint"; }
+};
+
+Activations parse_activations(const std::string& name) {
+    if (name == "keep") return Activations::keep;
+    return name == "recompute" ? Activations::recompute : Activations::automatic;
+}
+
+/// The quantised model, its teacher and the text, opened and checked against each other.
+struct Inputs {
+    StoreReader student;
+    StoreReader teacher;
+    ModelConfig config;
+    TokenText text;
+};
+
+Inputs open_inputs(const TuneOptions& options) {
+    StoreReader student(options.model, "weights");
+    StoreReader teacher(options.teacher, "weights");
+    ModelConfig config = read_config(student);
+    const ModelConfig teacher_config = read_config(teacher);
+    if (teacher_config.vocabulary != config.vocabulary) {
+        throw Error(options.teacher + ": has a vocabulary of " + std::to_string(teacher_config.vocabulary) + ", " +
+                    options.model + " of " + std::to_string(config.vocabulary) +
+                    ": give the model that was quantised as --teacher");
+    }
+    if (teacher_config.width != config.width) {
+        throw Error(options.teacher + ": has a width of " + std::to_string(teacher_config.width) + ", " +
+                    options.model + " of " + std::to_string(config.width) +
+                    ": give the model that was quantised as --teacher");
+    }
+    const std::int64_t length = options.settings.length;
+    if (length > std::min(config.max_positions, teacher_config.max_positions)) {
+        throw Error("--ctx " + std::to_string(length) + ": the model has " + std::to_string(config.max_positions) +
+                    " positions: use a smaller one");
+    }
+    TokenText text = read_tokens(options.tokens, config.vocabulary, length);
+    return {std::move(student), std::move(teacher), std::move(config), std::move(text)};
+}
+
+/// What a resumed run must be given again, besides the settings.
+std::string source_of(const CommonOptions& common, const Inputs& inputs) {
+    return "model " + inputs.student.content_hash() + ", teacher " + inputs.teacher.content_hash() + ", tokens " +
+           inputs.text.content_hash + ", " + common.precision;
+}
+
+Tuner make_tuner(Backend& backend, const CommonOptions& common, const TuneOptions& options, const Inputs& inputs,
+                 const StoreReader* checkpoint) {
+    const std::int64_t length = options.settings.length;
+    Model student =
+        load_model(backend, inputs.student, common.compute_type(), length, Residency::one_block, checkpoint);
+    if (!student.quantized()) {
+        throw Error(options.model + ": is not quantised: make it with pvtune quantize first");
+    }
+    Model teacher = load_model(backend, inputs.teacher, common.compute_type(), length, Residency::all);
+    return {backend, options.settings, std::move(student), std::move(teacher), parse_activations(options.activations)};
+}
+
+/// Bytes of a checkpoint: codes and the f32 state of everything that is trained.
+std::int64_t checkpoint_bytes(const Plan& plan) {
+    std::int64_t bytes = 0;
+    for (const Allocation& allocation : plan.memory) {
+        for (const char* kept : {"codes", "codebooks", "scales", "second moment of codes", "straight-through buffers",
+                                 "f32 copies of embedding and head", "Adam moments", "norms and biases"}) {
+            if (allocation.name == kept) bytes += allocation.bytes;
+        }
+    }
+    return bytes;
+}
+
+Plan make_plan(const CommonOptions& common, const TuneOptions& options, const Inputs& inputs) {
+    const auto planning = make_backend(common, true);
+    const Tuner tuner = make_tuner(*planning, common, options, inputs, nullptr);
+    Plan plan = plan_of(*planning);
+    const TuneSettings& settings = options.settings;
+    const double forward = forward_flops(inputs.config, settings.batch * settings.length, settings.length);
+    plan.flops = static_cast<double>(settings.steps) * forward * (tuner.keeps_activations() ? 4 : 5);
+    plan.bytes_written = checkpoint_bytes(plan);
+    return plan;
+}
+
+nlohmann::ordered_json log_line(const StepReport& report, const TuneSettings& settings) {
+    return {{"step", report.step},
+            {"loss", report.loss},
+            {"learning_rate", report.rate},
+            {"codes_changed", report.changed},
+            {"codes_selected", report.selected},
+            {"groups", report.groups},
+            {"tokens", report.step * settings.batch * settings.length},
+            {"seconds", report.seconds},
+            {"tokens_per_second", static_cast<double>(settings.batch * settings.length) / report.seconds},
+            {"teacher_seconds", report.teacher_seconds},
+            {"forward_seconds", report.forward_seconds},
+            {"loss_seconds", report.loss_seconds},
+            {"backward_seconds", report.backward_seconds},
+            {"p_seconds", report.p_seconds},
+            {"v_seconds", report.v_seconds},
+            {"peak_bytes", peak_memory()}};
+}
+
+struct RunTotals {
+    double loss = 0;
+    double seconds = 0;
+    std::int64_t steps = 0;
+    std::int64_t changed = 0;
+};
+
+RunTotals tune(const CommonOptions& common, const TuneOptions& options, const Inputs& inputs, Tuner& tuner) {
+    const TuneSettings& settings = options.settings;
+    Batches batches(inputs.text.tokens, settings.length, settings.seed, settings.shuffle);
+    RunLog log(common.log, options.resume);
+    Progress progress({"tune", settings.steps, "steps", "tokens", static_cast<double>(settings.batch * settings.length),
+                       common.quiet});
+    progress.start_at(tuner.steps_done());
+    RunTotals totals;
+    const auto save = [&] {
+        tuner.save_checkpoint(options.checkpoint(), common.command_line, source_of(common, inputs));
+    };
+    while (tuner.steps_done() < settings.steps) {
+        std::vector<std::vector<std::uint32_t>> sequences;
+        for (std::int64_t i = 0; i < settings.batch; ++i) {
+            const auto tokens = batches.sequence(tuner.steps_done() * settings.batch + i);
+            sequences.emplace_back(tokens.begin(), tokens.end());
+        }
+        const StepReport report = tuner.step(sequences);
+        log.write(log_line(report, settings));
+        progress.update(report.step, format("loss %.4f, %lld codes changed, %.2f s a step", report.loss,
+                                            static_cast<long long>(report.changed), report.seconds));
+        totals.loss = report.loss;
+        totals.seconds += report.seconds;
+        totals.steps += 1;
+        totals.changed += report.changed;
+        if (interrupted() && tuner.steps_done() < settings.steps) {
+            save();
+            throw Interrupted("interrupted after step " + std::to_string(report.step) + "; the state is in " +
+                              options.checkpoint() + ": go on with the same command and --resume");
+        }
+        if (options.checkpoint_every > 0 && report.step % options.checkpoint_every == 0 &&
+            report.step < settings.steps) {
+            save();
+        }
+    }
+    return totals;
+}
+
+void run(const CommonOptions& common, TuneOptions options) {
+    options.settings.strategy = parse_strategy(options.strategy);
+    options.settings.schedule = parse_schedule(options.schedule);
+    options.settings.shuffle = options.order == "shuffled";
+    options.settings.lamb = options.lamb == "on";
+    options.settings.train_dense = options.train_dense == "on";
+    options.settings.seed = common.seed;
+    const Inputs inputs = open_inputs(options);
+    if (!inputs.text.warning.empty()) message(common, "warning: " + inputs.text.warning);
+    const auto backend = make_backend(common);
+    const Plan plan = make_plan(common, options, inputs);
+    if (common.dry_run) return print_plan(*backend, plan, common.json);
+    check_fits(*backend, plan, "use a smaller --micro-batch or --ctx, or --activations recompute");
+    check_disk(options.out, plan.bytes_written);
+
+    std::unique_ptr<StoreReader> checkpoint;
+    if (options.resume) {
+        if (std::filesystem::exists(options.checkpoint())) {
+            checkpoint = std::make_unique<StoreReader>(options.checkpoint(), "checkpoint");
+        } else {
+            message(common, "no checkpoint " + options.checkpoint() + "; starting at step 0");
+        }
+    }
+    watch_interrupts();
+    Tuner tuner = make_tuner(*backend, common, options, inputs, checkpoint.get());
+    if (checkpoint) {
+        tuner.load_checkpoint(*checkpoint, source_of(common, inputs));
+        checkpoint.reset();
+        if (tuner.steps_done() > options.settings.steps) {
+            throw Error(options.checkpoint() + ": is at step " + std::to_string(tuner.steps_done()) +
+                        ", beyond --steps " + std::to_string(options.settings.steps) + ": give more, or start again");
+        }
+        message(common, "resumed after step " + std::to_string(tuner.steps_done()));
+    } else {
+        tuner.start(inputs.student);
+    }
+    const RunTotals totals = tune(common, options, inputs, tuner);
+    const std::string hash = tuner.save_model(options.out, common.command_line, inputs.student);
+    std::error_code ignored;
+    std::filesystem::remove(options.checkpoint(), ignored);
+
+    const double seconds_per_step = totals.steps > 0 ? totals.seconds / static_cast<double>(totals.steps) : 0;
+    std::cout << options.out << ": loss " << format("%.4f", totals.loss) << " after " << tuner.steps_done()
+              << " steps, " << totals.changed << " code changes, " << format("%.2f", seconds_per_step)
+              << " s a step, peak memory " << bytes_text(peak_memory()) << ", content hash " << hash << "\n";
+    print_result(common, {{"loss", totals.loss},
+                          {"steps", tuner.steps_done()},
+                          {"seconds_per_step", seconds_per_step},
+                          {"codes_changed", totals.changed},
+                          {"peak_bytes", peak_memory()},
+                          {"tokens_hash", inputs.text.content_hash},
+                          {"precision", common.precision},
+                          {"device", backend->description()},
+                          {"content_hash", hash}});
+}
+
+void add_rates(CLI::App& command, TuneSettings& settings, TuneOptions& options) {
+    const auto positive = CLI::Range(0.0, 1e6);
+    command.add_option("--lr", settings.rate, "rate of codebooks, scales, norms, embedding")
+        ->check(positive)
+        ->capture_default_str();
+    command.add_option("--beta1", settings.beta1, "Adam's, of the P step")
+        ->check(CLI::Range(0.0, 0.9999))
+        ->capture_default_str();
+    command.add_option("--beta2", settings.beta2, "Adam's, of the P step")
+        ->check(CLI::Range(0.0, 0.99999))
+        ->capture_default_str();
+    command.add_option("--code-lr", settings.code_rate, "rate of the straight-through buffer (pv-ste)")
+        ->check(positive)
+        ->capture_default_str();
+    command.add_option("--subspace-lr", settings.subspace_rate, "rate inside the chosen subspace (pv)")
+        ->check(positive)
+        ->capture_default_str();
+    command.add_option("--code-beta2", settings.code_beta2, "second-moment decay of the V step")
+        ->check(CLI::Range(0.0, 0.99999))
+        ->capture_default_str();
+    command.add_option("--tau", settings.tau, "share of a matrix's groups that a V step may re-assign")
+        ->check(CLI::Range(0.0, 1.0))
+        ->capture_default_str();
+    command
+        .add_option("--trust-ratio", settings.trust_ratio,
+                    "bound on the relative change of a matrix in a V step; 0: none")
+        ->check(positive)
+        ->capture_default_str();
+    command.add_option("--beam", settings.beam, "of the search for codes; 0: 5 with several codebooks, else 1")
+        ->check(CLI::Range(0, 64))
+        ->capture_default_str();
+    command.add_option("--lamb", options.lamb, "scale updates to the tensor's norm")
+        ->check(CLI::IsMember({"on", "off"}))
+        ->capture_default_str();
+    command.add_option("--schedule", options.schedule, "of both rates")
+        ->check(CLI::IsMember({"constant", "linear", "cosine"}))
+        ->capture_default_str();
+    command.add_option("--warmup", settings.warmup, "steps over which the rates rise")
+        ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40))
+        ->capture_default_str();
+    command
+        .add_option("--final-rate", settings.final_rate,
+                    "share of the rates that is left at the last step of a falling schedule")
+        ->check(CLI::Range(0.0, 1.0))
+        ->capture_default_str();
+}
+
+}  // namespace
+
+void add_tune_command(CLI::App& app, CommonOptions& common) {
+    auto options = std::make_shared<TuneOptions>();
+    CLI::App* command =
+        app.add_subcommand("tune", "PV-tune a quantised model: codes and codebooks, against its teacher");
+    TuneSettings& settings = options->settings;
+    const auto count = CLI::Range(std::int64_t{1}, std::int64_t{1} << 40);
+    command->add_option("--model", options->model, "quantised weights, from pvtune quantize")
+        ->type_name("FILE")
+        ->required();
+    command->add_option("--teacher", options->teacher, "the unquantised weights")->type_name("FILE")->required();
+    command->add_option("--tokens", options->tokens, "text to tune on, from scripts/tokenize.py")
+        ->type_name("FILE")
+        ->required();
+    command->add_option("--out", options->out, "tuned weights")->type_name("FILE")->required();
+    command->add_option("--strategy", options->strategy, "continuous (codes stay), pv, pv-ste")
+        ->check(CLI::IsMember({"continuous", "pv", "pv-ste"}))
+        ->capture_default_str();
+    command->add_option("--steps", settings.steps, "optimizer steps in all, those before a resume too")
+        ->check(count)
+        ->capture_default_str();
+    command->add_option("--batch", settings.batch, "sequences a step")->check(count)->capture_default_str();
+    command
+        ->add_option("--micro-batch", settings.micro_batch,
+                     "sequences that go through the model together; 0: about 4096 tokens")
+        ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40))
+        ->capture_default_str();
+    command->add_option("--ctx", settings.length, "tokens a sequence")
+        ->check(CLI::Range(std::int64_t{2}, std::int64_t{1} << 30))
+        ->capture_default_str();
+    command->add_option("--order", options->order, "of the sequences: a new shuffle every epoch, or as in the file")
+        ->check(CLI::IsMember({"shuffled", "sequential"}))
+        ->capture_default_str();
+    command->add_option("--train-dense", options->train_dense, "tune norms, biases, embedding and head as well")
+        ->check(CLI::IsMember({"on", "off"}))
+        ->capture_default_str();
+    add_rates(*command, settings, *options);
+    command
+        ->add_option("--activations", options->activations,
+                     "keep them for the backward pass, recompute them, or by memory")
+        ->check(CLI::IsMember({"auto", "keep", "recompute"}))
+        ->capture_default_str();
+    command
+        ->add_option("--checkpoint-every", options->checkpoint_every,
+                     "steps between checkpoints (OUT.checkpoint); 0: only on Ctrl-C")
+        ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40))
+        ->capture_default_str();
+    command->add_flag("--resume", options->resume,
+                      "go on from OUT.checkpoint; the result has the bits of a run that was not stopped");
+    command->footer(
+        "The defaults are the published ones, made for long runs with large batches; a short run with small\n"
+        "batches wants larger rates.\n"
+        "Example: pvtune tune --model q.h5 --teacher model.h5 --tokens tokens.h5 --steps 100 --batch 2 \\\n"
+        "             --lr 1e-3 --code-lr 5e-2 --precision bf16 --out tuned.h5");
+    command->callback([&common, options] { run(common, *options); });
+}
+
+}  // namespace pvtune

@@ -1,0 +1,45 @@
+#include "host/common/disk.h"
+
+#include "host/common/text.h"
+#include "io/error.h"
+
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+namespace pvtune {
+
+void check_disk(const std::string& path, std::int64_t bytes) {
+    namespace fs = std::filesystem;
+    std::error_code code;
+    if (path.empty()) throw Error("--out: an empty name: name a file");
+    if (fs::is_directory(path, code)) throw Error(path + ": is a folder: name a file to write");
+    const fs::path parent = fs::path(path).parent_path();
+    const std::string folder = parent.empty() ? "." : parent.string();
+    if (!fs::is_directory(folder, code)) throw Error(path + ": there is no folder " + folder + ": make it first");
+    if (access(folder.c_str(), W_OK | X_OK) != 0) {
+        throw Error(path + ": the folder cannot be written (" + std::strerror(errno) + "): check its permissions");
+    }
+
+    constexpr std::int64_t metadata = std::int64_t{1} << 20;
+    const std::int64_t needed = bytes + bytes / 256 + metadata;  // checksums and indices of chunks
+    struct statvfs status {};
+    if (statvfs(folder.c_str(), &status) == 0) {
+        const auto free = static_cast<std::int64_t>(status.f_bavail) * static_cast<std::int64_t>(status.f_frsize);
+        if (free < needed) {
+            throw Error(path + ": needs " + bytes_text(needed) + " of disk but " + bytes_text(free) +
+                        " are free: free some or write elsewhere");
+        }
+    }
+    rlimit largest{};
+    if (getrlimit(RLIMIT_FSIZE, &largest) == 0 && largest.rlim_cur != RLIM_INFINITY &&
+        largest.rlim_cur < static_cast<rlim_t>(bytes)) {
+        throw Error(path + ": needs " + bytes_text(bytes) + " but files are limited to " +
+                    bytes_text(static_cast<std::int64_t>(largest.rlim_cur)) + ": raise the limit (ulimit -f)");
+    }
+}
+
+}  // namespace pvtune

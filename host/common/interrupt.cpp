@@ -1,0 +1,36 @@
+#include "host/common/interrupt.h"
+
+#include <unistd.h>
+#include <csignal>
+
+namespace pvtune {
+
+namespace {
+
+volatile std::sig_atomic_t flag = 0;
+
+constexpr int interrupted_status = 130;  // what shells report for SIGINT
+
+void handle(int) {
+    if (flag != 0) _exit(interrupted_status);
+    flag = 1;
+}
+
+}  // namespace
+
+void watch_interrupts() {
+    struct sigaction action {};
+    action.sa_handler = handle;
+    sigemptyset(&action.sa_mask);
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGINT, &action, nullptr);
+    sigaction(SIGTERM, &action, nullptr);
+}
+
+bool interrupted() { return flag != 0; }
+
+void stop_if_interrupted() {
+    if (interrupted()) throw Interrupted();
+}
+
+}  // namespace pvtune

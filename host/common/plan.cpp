@@ -1,0 +1,65 @@
+#include "host/common/plan.h"
+
+#include "host/common/run_log.h"
+#include "host/common/text.h"
+#include "io/error.h"
+
+#include <algorithm>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+namespace pvtune {
+
+std::int64_t Plan::memory_bytes() const {
+    std::int64_t bytes = 0;
+    for (const Allocation& allocation : memory) bytes += allocation.bytes;
+    return bytes;
+}
+
+Plan plan_of(Backend& planning) {
+    Plan plan;
+    plan.memory = planning.arena().table();
+    return plan;
+}
+
+void check_fits(const Backend& backend, const Plan& plan, const std::string& remedy) {
+    const std::int64_t needed = plan.memory_bytes();
+    const std::int64_t limit = backend.memory_limit();
+    if (needed <= limit) return;
+    const auto largest = std::max_element(plan.memory.begin(), plan.memory.end(),
+                                          [](const auto& a, const auto& b) { return a.bytes < b.bytes; });
+    throw Error("needs " + bytes_text(needed) + " of memory but " + bytes_text(limit) +
+                " are available (most of it: " + largest->name + ", " + bytes_text(largest->bytes) + "): " + remedy);
+}
+
+void print_plan(const Backend& backend, const Plan& plan, bool json) {
+    if (json) {
+        nlohmann::ordered_json memory = nlohmann::ordered_json::object();
+        for (const Allocation& allocation : plan.memory) memory[allocation.name] = allocation.bytes;
+        std::cout << json_line({{"dry_run", true},
+                                {"memory", memory},
+                                {"memory_bytes", plan.memory_bytes()},
+                                {"memory_available", backend.memory_limit()},
+                                {"flops", plan.flops},
+                                {"bytes_read", plan.bytes_read},
+                                {"bytes_written", plan.bytes_written},
+                                {"device", backend.description()}})
+                  << "\n";
+        return;
+    }
+    std::size_t width = 9;
+    for (const Allocation& allocation : plan.memory) width = std::max(width, allocation.name.size());
+    const auto row = [&](const std::string& name, const std::string& value) {
+        std::cout << format("  %-*s  %12s\n", static_cast<int>(width), name.c_str(), value.c_str());
+    };
+    std::cout << "plan (nothing was started)\n";
+    for (const Allocation& allocation : plan.memory) row(allocation.name, bytes_text(allocation.bytes));
+    row("memory", bytes_text(plan.memory_bytes()));
+    row("available", bytes_text(backend.memory_limit()));
+    row("work", count_text(plan.flops) + "FLOP");
+    row("read", bytes_text(plan.bytes_read));
+    row("written", bytes_text(plan.bytes_written));
+    std::cout << "  on " << backend.description() << "\n";
+}
+
+}  // namespace pvtune

@@ -1,0 +1,30 @@
+#pragma once
+
+#include "host/backend/backend.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace pvtune {
+
+/// What a command will take, found before it starts.
+struct Plan {
+    std::vector<Allocation> memory;
+    double flops = 0;                ///< floating-point operations of the matrix products
+    std::int64_t bytes_read = 0;     ///< from files
+    std::int64_t bytes_written = 0;  ///< to files
+
+    std::int64_t memory_bytes() const;
+};
+
+/// The allocations that a planning backend recorded.
+Plan plan_of(Backend& planning);
+
+/// Throws Error when the plan needs more memory than the backend may use; remedy: what the user can do about it.
+void check_fits(const Backend& backend, const Plan& plan, const std::string& remedy = "use a smaller --batch or --ctx");
+
+/// The plan for `--dry-run` on standard output: as a table, or with json as an object on one line.
+void print_plan(const Backend& backend, const Plan& plan, bool json);
+
+}  // namespace pvtune

@@ -1,0 +1,102 @@
+#include "host/eval/generate.h"
+
+#include "io/error.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <numeric>
+
+namespace pvtune {
+
+Decoder::Decoder(Backend& backend, const Model& model, std::int64_t capacity)
+    : backend_(backend), model_(model), capacity_(capacity) {
+    const ModelConfig& config = model.config;
+    Arena& arena = backend.arena();
+    const Batch one{1, 1};
+    activations_ = allocate_activations(arena, config, model.precision, one);
+    head_ = allocate_head(arena, config, model.precision, one, HeadUse::evaluate);
+    token_ = arena.allocate("tokens", DType::u32, {1});
+    hidden_ = arena.allocate("hidden state", model.precision, {1, config.width});
+    for (std::int64_t i = 0; i < config.layers; ++i) {
+        keys_.push_back(
+            arena.allocate("key-value cache", model.precision, {capacity, config.kv_heads, config.head_dim}));
+        values_.push_back(
+            arena.allocate("key-value cache", model.precision, {capacity, config.kv_heads, config.head_dim}));
+    }
+}
+
+/// block_forward of one token; its key and value are written straight into the cache.
+void Decoder::block_step(std::size_t i) {
+    const ModelConfig& config = model_.config;
+    const Block& block = model_.blocks[i];
+    const BlockActivations& a = activations_;
+    Ops& ops = backend_.ops();
+    const auto linear = [&](Tensor to, Tensor from, MatrixIndex index) {
+        ops.linear_forward(to, from, block.matrices[index].weight, block.matrices[index].bias);
+    };
+    const auto epsilon = static_cast<float>(config.rms_epsilon);
+    const Tensor cosines = model_.cosines.rows(position_, 1);
+    const Tensor sines = model_.sines.rows(position_, 1);
+    const Tensor q = a.q.reshaped({1, config.heads, config.head_dim});
+    const Tensor k = keys_[i].rows(position_, 1);
+    const Tensor v = values_[i].rows(position_, 1);
+    const std::int64_t kv_width = config.kv_heads * config.head_dim;
+
+    ops.rmsnorm_forward(a.attention_normed, a.attention_inverse_rms.reshaped({1}), hidden_, block.attention_norm,
+                        epsilon);
+    linear(a.q, a.attention_normed, query);
+    linear(k.reshaped({1, kv_width}), a.attention_normed, key);
+    linear(v.reshaped({1, kv_width}), a.attention_normed, value);
+    ops.rope_forward(q, cosines, sines);
+    ops.rope_forward(k, cosines, sines);
+    ops.attention_decode(a.attention.reshaped({config.heads, config.head_dim}),
+                         q.reshaped({config.heads, config.head_dim}), keys_[i], values_[i],
+                         {1, position_ + 1, config.heads, config.kv_heads, config.head_dim, config.window});
+    linear(a.middle, a.attention, output);
+    ops.add(a.middle, a.middle, hidden_);
+
+    ops.rmsnorm_forward(a.mlp_normed, a.mlp_inverse_rms.reshaped({1}), a.middle, block.mlp_norm, epsilon);
+    linear(a.gate, a.mlp_normed, gate);
+    linear(a.up, a.mlp_normed, up);
+    ops.swiglu_forward(a.activated, a.gate, a.up);
+    linear(hidden_, a.activated, down);
+    ops.add(hidden_, hidden_, a.middle);
+}
+
+Tensor Decoder::step(std::uint32_t token) {
+    assert(position_ < capacity_ && token < static_cast<std::uint64_t>(model_.config.vocabulary));
+    backend_.upload(token_, &token);
+    backend_.ops().embedding_forward(hidden_, model_.embedding, token_);
+    for (std::size_t i = 0; i < model_.blocks.size(); ++i) block_step(i);
+    logits(backend_.ops(), model_, head_, head_.logits, hidden_);
+    ++position_;
+    return head_.logits;
+}
+
+std::uint32_t sample(std::span<const float> logits, const SamplingSettings& settings, double uniform) {
+    if (!std::all_of(logits.begin(), logits.end(), [](float value) { return std::isfinite(value); })) {
+        throw Error("the model's logits are not finite: it is damaged, or needs --precision f32");
+    }
+    const auto best = std::max_element(logits.begin(), logits.end());
+    if (settings.temperature <= 0) return static_cast<std::uint32_t>(best - logits.begin());
+
+    std::vector<double> weights(logits.size());
+    std::transform(logits.begin(), logits.end(), weights.begin(),
+                   [&](float value) { return std::exp(static_cast<double>(value - *best) / settings.temperature); });
+    std::vector<std::uint32_t> order(logits.size());
+    std::iota(order.begin(), order.end(), 0U);
+    std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return weights[a] > weights[b]; });
+    const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
+    std::size_t kept = 0;
+    double share = 0;
+    while (kept < order.size() && (kept == 0 || share < settings.top_p * total)) share += weights[order[kept++]];
+    double left = uniform * share;
+    for (std::size_t i = 0; i < kept; ++i) {
+        left -= weights[order[i]];
+        if (left < 0) return order[i];
+    }
+    return order[kept - 1];
+}
+
+}  // namespace pvtune

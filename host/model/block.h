@@ -1,0 +1,54 @@
+#pragma once
+
+#include "host/model/model.h"
+
+namespace pvtune {
+
+/// Sequences of equal length that go through the model together.
+struct Batch {
+    std::int64_t sequences = 0;
+    std::int64_t length = 0;
+    std::int64_t tokens() const { return sequences * length; }
+};
+
+/// What the forward pass of a block leaves for its backward pass. Where nothing is kept, one set serves all blocks.
+struct BlockActivations {
+    Tensor attention_normed, attention_inverse_rms;
+    Tensor q, k, v, attention, log_sum_exp;
+    Tensor middle;  ///< hidden state between attention and MLP
+    Tensor mlp_normed, mlp_inverse_rms;
+    Tensor gate, up, activated;
+};
+
+BlockActivations allocate_activations(Arena& arena, const ModelConfig& config, DType precision, const Batch& batch);
+
+/// The same buffers cut to a smaller batch.
+BlockActivations first_rows(const BlockActivations& activations, const ModelConfig& config, const Batch& batch);
+
+/// Gradients of a block's parameters, f32, the parameters' shapes.
+struct BlockGradients {
+    Tensor attention_norm, mlp_norm;
+    std::array<Tensor, matrices_per_block> weights;
+    std::array<Tensor, matrices_per_block> biases;  ///< empty where the matrix has none
+};
+
+BlockGradients allocate_gradients(Arena& arena, const Model& model);
+
+/// Buffers of a backward pass.
+struct BackwardBuffers {
+    Tensor d_activated, d_attention, d_q, d_k, d_v, d_normed;
+};
+
+BackwardBuffers allocate_backward(Arena& arena, const ModelConfig& config, DType precision, const Batch& batch);
+
+/// out [tokens, width] = block(in); out may be in. The weights of the block must be prepared.
+void block_forward(Ops& ops, const Model& model, const Block& block, Tensor out, Tensor in,
+                   const BlockActivations& activations, const Batch& batch);
+
+/// d_hidden: d loss / d out on entry, d loss / d in on return. Norm and bias gradients are added to; weight gradients
+/// are added to if accumulate, else set. Overwrites activations.gate and .up.
+void block_backward(Ops& ops, const Model& model, const Block& block, Tensor d_hidden, Tensor in,
+                    const BlockActivations& activations, const BlockGradients& gradients,
+                    const BackwardBuffers& buffers, const Batch& batch, bool accumulate);
+
+}  // namespace pvtune

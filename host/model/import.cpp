@@ -1,0 +1,141 @@
+#include "host/model/import.h"
+
+#include "host/model/model.h"
+#include "io/error.h"
+#include "io/safetensors.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <set>
+
+namespace pvtune {
+
+namespace {
+
+constexpr const char* head_name = "lm_head.weight";
+constexpr const char* embedding_name = "model.embed_tokens.weight";
+
+ModelConfig read_folder_config(const std::string& folder) {
+    const std::string path = folder + "/config.json";
+    std::ifstream stream(path, std::ios::binary);
+    if (!stream) throw Error(path + ": no such file: --from names the folder of a Hugging Face model");
+    const std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+    if (stream.bad()) throw Error(path + ": cannot be read: check the disk");
+    return parse_config(text, path);
+}
+
+std::string shape_text(const std::vector<std::int64_t>& shape) {
+    std::string text;
+    for (const auto extent : shape) text += (text.empty() ? "" : " x ") + std::to_string(extent);
+    return text.empty() ? "a single number" : text;
+}
+
+/// Tensors that old exports carry and that the config implies.
+bool harmless(const ModelConfig& config, const std::string& name) {
+    return name.ends_with(".rotary_emb.inv_freq") || (config.tied && name == head_name);
+}
+
+void check_tensor(const SafetensorsFolder& folder, const TensorSpec& spec) {
+    const TensorInfo& info = folder.info(spec.name);
+    const std::string where = folder.file_of(spec.name) + ": " + spec.name;
+    if (info.shape != spec.shape) {
+        throw Error(where + " is " + shape_text(info.shape) + ", config.json wants " + shape_text(spec.shape));
+    }
+    if (info.dtype != DType::f32 && info.dtype != DType::bf16 && info.dtype != DType::f16) {
+        throw Error(where + " is " + std::string(name_of(info.dtype)) +
+                    "; weights are f32, bf16 or f16: convert the model first");
+    }
+}
+
+void check_names(const SafetensorsFolder& folder, const std::string& path, const ModelConfig& config,
+                 const std::vector<TensorSpec>& specs) {
+    std::set<std::string> known;
+    for (const TensorSpec& spec : specs) {
+        if (!folder.has(spec.name)) {
+            throw Error(path + ": has no tensor " + spec.name +
+                        ", which config.json asks for: download the model again");
+        }
+        check_tensor(folder, spec);
+        known.insert(spec.name);
+    }
+    for (const std::string& name : folder.names()) {
+        if (!known.contains(name) && !harmless(config, name)) {
+            throw Error(folder.file_of(name) + ": " + name +
+                        " is not part of the model that config.json describes: is it the config of this model?");
+        }
+    }
+}
+
+void check_finite(const std::string& where, DType dtype, const std::byte* data, std::int64_t count) {
+    const auto check = [&]<class T>(T) {
+        const T* values = reinterpret_cast<const T*>(data);
+        const T* bad = std::find_if(values, values + count, [](T value) { return !std::isfinite(to_float(value)); });
+        if (bad != values + count) {
+            throw Error(where + " holds " + (std::isnan(to_float(*bad)) ? "NaN" : "infinity") + " at element " +
+                        std::to_string(bad - values) + ": the model is damaged, download it again");
+        }
+    };
+    if (dtype == DType::f32) check(float{});
+    if (dtype == DType::bf16) check(bf16{});
+    if (dtype == DType::f16) check(f16{});
+}
+
+/// A head that is stored though the config ties it must be the embedding; else the two would be confused silently.
+void check_tied_head(const SafetensorsFolder& folder, const ModelConfig& config) {
+    if (!config.tied || !folder.has(head_name)) return;
+    const TensorInfo& head = folder.info(head_name);
+    const TensorInfo& embedding = folder.info(embedding_name);
+    if (head.dtype != embedding.dtype || head.shape != embedding.shape ||
+        std::memcmp(folder.data(head_name), folder.data(embedding_name), static_cast<std::size_t>(head.bytes())) != 0) {
+        throw Error(folder.file_of(head_name) + ": " + head_name +
+                    " differs from the embedding although config.json ties them (tie_word_embeddings)");
+    }
+}
+
+}  // namespace
+
+ImportPlan plan_import(const std::string& path) {
+    ImportPlan plan;
+    plan.config = read_folder_config(path);
+    const SafetensorsFolder folder(path);
+    const std::vector<TensorSpec> specs = tensor_specs(plan.config);
+    check_names(folder, path, plan.config, specs);
+    for (const TensorSpec& spec : specs) {
+        const TensorInfo& info = folder.info(spec.name);
+        ++plan.tensors;
+        plan.parameters += info.elements();
+        plan.bytes += info.bytes();
+        plan.largest = std::max(plan.largest, info.bytes());
+    }
+    return plan;
+}
+
+ImportResult import_model(const std::string& path, const std::string& out, const std::string& command,
+                          const std::function<void(const std::string&, std::int64_t)>& progress) {
+    const ModelConfig config = read_folder_config(path);
+    const SafetensorsFolder folder(path);
+    const std::vector<TensorSpec> specs = tensor_specs(config);
+    check_names(folder, path, config, specs);
+    check_tied_head(folder, config);
+
+    StoreWriter store(out, "weights", command);
+    store.set_text("/", "config", config.json);
+    ImportResult result;
+    std::vector<std::byte> aligned;  // tensors of a safetensors file may lie at any byte
+    for (const TensorSpec& spec : specs) {
+        const TensorInfo& info = folder.info(spec.name);
+        aligned.assign(folder.data(spec.name), folder.data(spec.name) + info.bytes());
+        check_finite(folder.file_of(spec.name) + ": " + spec.name, info.dtype, aligned.data(), info.elements());
+        store.write("/tensors/" + spec.name, info.dtype, info.shape, aligned.data());
+        ++result.tensors;
+        result.parameters += info.elements();
+        result.bytes += info.bytes();
+        progress(spec.name, info.elements());
+    }
+    result.content_hash = store.commit();
+    return result;
+}
+
+}  // namespace pvtune

@@ -1,0 +1,148 @@
+#include "host/model/model.h"
+#include "io/error.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <map>
+
+namespace pvtune {
+
+namespace {
+
+/// Makes a model's tensors. Where the data comes from (a file, or nowhere for a plan) is up to `fill` and `quantized`.
+struct Builder {
+    Backend& backend;
+    Model& model;
+    std::function<void(Tensor, const TensorSpec&)> fill;
+    std::function<std::unique_ptr<Representation>(const TensorSpec&)> quantized;
+    std::function<bool(const TensorSpec&)> is_quantized;
+    std::map<int, Tensor> shared_weights;
+
+    Tensor dense(const TensorSpec& spec, DType dtype, const char* label) {
+        Tensor tensor = spec.shape.size() == 1 ? backend.arena().allocate(label, dtype, {spec.shape[0]})
+                                               : backend.arena().allocate(label, dtype, {spec.shape[0], spec.shape[1]});
+        fill(tensor, spec);
+        return tensor;
+    }
+
+    void matrix(Matrix& matrix, const TensorSpec& spec, int index) {
+        matrix.name = spec.name;
+        matrix.rows = spec.shape[0];
+        matrix.columns = spec.shape[1];
+        if (!is_quantized(spec)) {
+            matrix.weight = dense(spec, model.precision, "block weights");
+            return;
+        }
+        matrix.quantized = quantized(spec);
+        Tensor& shared = shared_weights[index];
+        if (model.residency == Residency::all || shared.empty()) {
+            shared = backend.arena().allocate("dequantised weights", model.precision, {matrix.rows, matrix.columns});
+        }
+        matrix.weight = shared;
+    }
+
+    void build() {
+        const std::vector<TensorSpec> specs = tensor_specs(model.config);
+        auto spec = specs.begin();
+        model.embedding = dense(*spec++, model.precision, "embedding");
+        model.blocks.resize(static_cast<std::size_t>(model.config.layers));
+        for (Block& block : model.blocks) {
+            block.attention_norm = dense(*spec++, DType::f32, "norms and biases");
+            for (int i = 0; i < matrices_per_block; ++i) {
+                matrix(block.matrices[static_cast<std::size_t>(i)], *spec++, i);
+                if (spec->name.ends_with(".bias")) {
+                    block.matrices[static_cast<std::size_t>(i)].bias = dense(*spec++, DType::f32, "norms and biases");
+                }
+            }
+            block.mlp_norm = dense(*spec++, DType::f32, "norms and biases");
+        }
+        model.final_norm = dense(*spec++, DType::f32, "norms and biases");
+        model.head = model.config.tied ? model.embedding : dense(*spec, model.precision, "head");
+    }
+};
+
+void make_rotary_tables(Backend& backend, Model& model, std::int64_t length) {
+    const std::int64_t half = model.config.head_dim / 2;
+    model.cosines = backend.arena().allocate("rotary tables", DType::f32, {length, half});
+    model.sines = backend.arena().allocate("rotary tables", DType::f32, {length, half});
+    if (backend.arena().planning()) return;
+    std::vector<float> cosines(static_cast<std::size_t>(length * half));
+    std::vector<float> sines(cosines.size());
+    for (std::int64_t position = 0; position < length; ++position) {
+        for (std::int64_t i = 0; i < half; ++i) {
+            // Hugging Face computes the frequencies and angles in f32; so do we, to agree with its logits.
+            const auto exponent = static_cast<float>(2 * i) / static_cast<float>(model.config.head_dim);
+            const float frequency = 1.0F / std::pow(static_cast<float>(model.config.rope_theta), exponent);
+            const float angle = static_cast<float>(position) * frequency;
+            cosines[static_cast<std::size_t>(position * half + i)] = std::cos(angle);
+            sines[static_cast<std::size_t>(position * half + i)] = std::sin(angle);
+        }
+    }
+    backend.upload(model.cosines, cosines.data());
+    backend.upload(model.sines, sines.data());
+}
+
+void upload_as(Backend& backend, Tensor to, const std::vector<float>& values) {
+    if (to.dtype == DType::f32) return backend.upload(to, values.data());
+    std::vector<bf16> narrow(values.size());
+    std::transform(values.begin(), values.end(), narrow.begin(), to_bf16);
+    backend.upload(to, narrow.data());
+}
+
+}  // namespace
+
+bool Model::quantized() const {
+    return std::any_of(blocks.begin(), blocks.end(), [](const Block& block) {
+        return std::any_of(block.matrices.begin(), block.matrices.end(),
+                           [](const Matrix& matrix) { return matrix.quantized != nullptr; });
+    });
+}
+
+Model load_model(Backend& backend, const StoreReader& store, DType precision, std::int64_t length, Residency residency,
+                 const StoreReader* matrices) {
+    Model model;
+    model.config = read_config(store);
+    model.precision = precision;
+    model.residency = residency;
+    Builder builder{backend,
+                    model,
+                    [&](Tensor tensor, const TensorSpec& spec) {
+                        if (!backend.arena().planning())
+                            upload_as(backend, tensor, read_dense(store, spec.name, spec.shape));
+                    },
+                    [&](const TensorSpec& spec) {
+                        const StoreReader& from = matrices != nullptr ? *matrices : store;
+                        auto matrix = load_representation(backend, from, "/tensors/" + spec.name);
+                        if (matrix->rows() != spec.shape[0] || matrix->columns() != spec.shape[1]) {
+                            throw Error(from.path() + ": " + spec.name + " is " + std::to_string(matrix->rows()) +
+                                        " x " + std::to_string(matrix->columns()) + ", the config wants " +
+                                        std::to_string(spec.shape[0]) + " x " + std::to_string(spec.shape[1]));
+                        }
+                        return matrix;
+                    },
+                    [&](const TensorSpec& spec) {
+                        const std::string path = "/tensors/" + spec.name;
+                        return store.has(path) && store.is_group(path);
+                    },
+                    {}};
+    builder.build();
+    make_rotary_tables(backend, model, length);
+    if (residency == Residency::all && !backend.arena().planning()) {
+        for (Block& block : model.blocks) {
+            for (Matrix& matrix : block.matrices) {
+                if (matrix.quantized) matrix.quantized->dequantize(backend.ops(), matrix.weight);
+            }
+        }
+    }
+    return model;
+}
+
+void prepare_block(Ops& ops, Model& model, std::int64_t i) {
+    if (model.residency == Residency::all) return;
+    for (Matrix& matrix : model.blocks[static_cast<std::size_t>(i)].matrices) {
+        if (matrix.quantized) matrix.quantized->dequantize(ops, matrix.weight);
+    }
+}
+
+}  // namespace pvtune

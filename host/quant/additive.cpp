@@ -1,0 +1,198 @@
+#include "host/quant/additive.h"
+
+#include "io/error.h"
+
+#include <cmath>
+#include <cstring>
+
+namespace pvtune {
+namespace {
+
+DType code_type(int code_bits) { return code_bits <= 8 ? DType::u8 : DType::u16; }
+
+[[noreturn]] void refuse(const StoreReader& store, const std::string& path, const std::string& fault) {
+    throw Error(store.path() + ": " + path + ": " + fault + "; the file is damaged, quantise the model again");
+}
+
+std::string shape_text(const std::vector<std::int64_t>& shape) {
+    std::string text = "[";
+    for (std::size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+    return text + "]";
+}
+
+std::int64_t read_attribute(const StoreReader& store, const std::string& path, const std::string& name,
+                            std::int64_t least, std::int64_t most) {
+    const std::int64_t value = store.integer(path, name);
+    if (value < least || value > most) {
+        refuse(store, path,
+               "attribute " + name + " is " + std::to_string(value) + ", not within " + std::to_string(least) +
+                   " and " + std::to_string(most));
+    }
+    return value;
+}
+
+void check_shape(const StoreReader& store, const std::string& path, const TensorInfo& info,
+                 const std::vector<std::int64_t>& shape) {
+    if (info.shape == shape) return;
+    refuse(store, path, "the shape is " + shape_text(info.shape) + ", not " + shape_text(shape));
+}
+
+std::vector<float> read_floats(const StoreReader& store, const std::string& path,
+                               const std::vector<std::int64_t>& shape) {
+    const TensorInfo info = store.info(path);
+    check_shape(store, path, info, shape);
+    std::vector<float> values(static_cast<std::size_t>(info.elements()));
+    if (info.dtype == DType::f32) {
+        store.read(path, values.data(), info.bytes());
+    } else if (info.dtype == DType::f16) {
+        std::vector<f16> halves(values.size());
+        store.read(path, halves.data(), info.bytes());
+        for (std::size_t i = 0; i < values.size(); ++i) values[i] = to_float(halves[i]);
+    } else {
+        refuse(store, path, "the type is " + std::string(name_of(info.dtype)) + ", not f16 or f32");
+    }
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        if (!std::isfinite(values[i])) refuse(store, path, "element " + std::to_string(i) + " is not finite");
+    }
+    return values;
+}
+
+std::vector<std::uint16_t> read_codes(const StoreReader& store, const std::string& path,
+                                      const std::vector<std::int64_t>& shape, int code_bits) {
+    const TensorInfo info = store.info(path);
+    check_shape(store, path, info, shape);
+    if (info.dtype != code_type(code_bits)) {
+        refuse(
+            store, path,
+            "the type is " + std::string(name_of(info.dtype)) + ", not " + std::string(name_of(code_type(code_bits))));
+    }
+    std::vector<std::uint16_t> codes(static_cast<std::size_t>(info.elements()));
+    if (info.dtype == DType::u16) {
+        store.read(path, codes.data(), info.bytes());
+    } else {
+        std::vector<std::uint8_t> bytes(codes.size());
+        store.read(path, bytes.data(), info.bytes());
+        std::copy(bytes.begin(), bytes.end(), codes.begin());
+    }
+    for (std::size_t i = 0; i < codes.size(); ++i) {
+        if (codes[i] >> code_bits == 0) continue;
+        refuse(store, path,
+               "code " + std::to_string(codes[i]) + " at " + std::to_string(i) + " is not below the codebook size " +
+                   std::to_string(1 << code_bits));
+    }
+    return codes;
+}
+
+void save_floats(Backend& backend, StoreWriter& store, const std::string& path, Tensor values, bool exact) {
+    std::vector<float> host(static_cast<std::size_t>(values.elements()));
+    backend.download(host.data(), values);
+    if (exact) return store.write(path, DType::f32, values.extents(), host.data());
+    std::vector<f16> halves(host.size());
+    for (std::size_t i = 0; i < host.size(); ++i) {
+        halves[i] = from_float<f16>(host[i]);
+        if (!std::isfinite(to_float(halves[i]))) {
+            throw Error(path + ": element " + std::to_string(i) + " is " + std::to_string(host[i]) +
+                        ", beyond 16 bits; tune with a lower --lr");
+        }
+    }
+    store.write(path, DType::f16, values.extents(), halves.data());
+}
+
+}  // namespace
+
+void check_columns(const std::string& name, std::int64_t columns, int group) {
+    if (columns % group == 0) return;
+    throw Error("tensor '" + name + "' has " + std::to_string(columns) + " columns, not a multiple of --group " +
+                std::to_string(group) + "; choose another --group (4, 8 or 16)");
+}
+
+AdditiveRepresentation::AdditiveRepresentation(Backend& backend, std::int64_t rows, std::int64_t columns,
+                                               const QuantizationSpec& spec)
+    : rows_(rows), columns_(columns), group_(spec.group), books_(spec.codebooks), code_bits_(spec.code_bits) {
+    assert(columns % group_ == 0);
+    Arena& arena = backend.arena();
+    additive_.codes = arena.allocate("codes", code_type(code_bits_), {rows, columns / group_, books_});
+    additive_.codebooks = arena.allocate("codebooks", DType::f32, {books_, std::int64_t{1} << code_bits_, group_});
+    additive_.scales = arena.allocate("scales", DType::f32, {rows});
+}
+
+std::int64_t AdditiveRepresentation::bits() const {
+    return bits_of({name(), static_cast<int>(books_), code_bits_, static_cast<int>(group_)}, rows_, columns_);
+}
+
+std::vector<ContinuousParameter> AdditiveRepresentation::parameters() const {
+    return {{"codebooks", additive_.codebooks}, {"scales", additive_.scales}};
+}
+
+void AdditiveRepresentation::backward(Ops& ops, std::span<const Tensor> gradients, Tensor d_weight) const {
+    assert(gradients.size() == 2);
+    ops.additive_gradient(gradients[0], gradients[1], d_weight, additive_);
+}
+
+void AdditiveRepresentation::assign(Ops& ops, Tensor changed, Tensor target, Tensor groups, int beam) {
+    ops.assign_additive(additive_, changed, target, groups, beam);
+}
+
+void AdditiveRepresentation::upload(Backend& backend, std::span<const std::uint16_t> codes,
+                                    std::span<const float> codebooks, std::span<const float> scales) {
+    assert(static_cast<std::int64_t>(codes.size()) == additive_.codes.elements());
+    assert(static_cast<std::int64_t>(codebooks.size()) == additive_.codebooks.elements());
+    assert(static_cast<std::int64_t>(scales.size()) == additive_.scales.elements());
+    if (additive_.codes.dtype == DType::u16) {
+        backend.upload(additive_.codes, codes.data());
+    } else {
+        const std::vector<std::uint8_t> bytes(codes.begin(), codes.end());
+        backend.upload(additive_.codes, bytes.data());
+    }
+    backend.upload(additive_.codebooks, codebooks.data());
+    backend.upload(additive_.scales, scales.data());
+}
+
+void AdditiveRepresentation::save(Backend& backend, StoreWriter& store, const std::string& path, bool exact) const {
+    store.create_group(path);
+    store.set_text(path, "representation", name());
+    store.set_integer(path, "rows", rows_);
+    store.set_integer(path, "columns", columns_);
+    store.set_integer(path, "group", group_);
+    store.set_integer(path, "codebooks", books_);
+    store.set_integer(path, "code_bits", code_bits_);
+    std::vector<std::byte> codes(static_cast<std::size_t>(additive_.codes.bytes()));
+    backend.download(codes.data(), additive_.codes);
+    store.write(path + "/codes", additive_.codes.dtype, additive_.codes.extents(), codes.data());
+    save_floats(backend, store, path + "/codebooks", additive_.codebooks, exact);
+    save_floats(backend, store, path + "/scales", additive_.scales, exact);
+}
+
+std::unique_ptr<Representation> load_additive(Backend& backend, const StoreReader& store, const std::string& path) {
+    constexpr std::int64_t most = std::int64_t{1} << 31;  // keeps every product of sizes far from overflow
+    const std::int64_t rows = read_attribute(store, path, "rows", 1, most);
+    const std::int64_t columns = read_attribute(store, path, "columns", 1, most);
+    QuantizationSpec spec;
+    spec.representation = store.text(path, "representation");
+    spec.group = static_cast<int>(read_attribute(store, path, "group", 4, 16));
+    spec.codebooks = static_cast<int>(read_attribute(store, path, "codebooks", 1, 8));
+    spec.code_bits = static_cast<int>(read_attribute(store, path, "code_bits", 1, 16));
+    if (spec.group != 4 && spec.group != 8 && spec.group != 16) {
+        refuse(store, path, "attribute group is " + std::to_string(spec.group) + ", not 4, 8 or 16");
+    }
+    if (columns % spec.group != 0) {
+        refuse(store, path,
+               "attribute columns is " + std::to_string(columns) + ", not a multiple of the group " +
+                   std::to_string(spec.group));
+    }
+    if ((spec.representation == "vq") != (spec.codebooks == 1)) {
+        refuse(store, path, spec.representation + " with " + std::to_string(spec.codebooks) + " codebooks");
+    }
+    if (backend.arena().planning()) return std::make_unique<AdditiveRepresentation>(backend, rows, columns, spec);
+    if (backend.arena().planning()) return std::make_unique<AdditiveRepresentation>(backend, rows, columns, spec);
+    // Everything is read and checked before the arena grows.
+    const auto codes = read_codes(store, path + "/codes", {rows, columns / spec.group, spec.codebooks}, spec.code_bits);
+    const auto codebooks =
+        read_floats(store, path + "/codebooks", {spec.codebooks, std::int64_t{1} << spec.code_bits, spec.group});
+    const auto scales = read_floats(store, path + "/scales", {rows});
+    auto representation = std::make_unique<AdditiveRepresentation>(backend, rows, columns, spec);
+    representation->upload(backend, codes, codebooks, scales);
+    return representation;
+}
+
+}  // namespace pvtune

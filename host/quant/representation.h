@@ -1,0 +1,76 @@
+#pragma once
+
+#include "host/backend/backend.h"
+#include "io/store.h"
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace pvtune {
+
+/// A continuous parameter of a quantised matrix: what a P step moves. value is f32 in the arena of the run.
+struct ContinuousParameter {
+    std::string name;  ///< "codebooks", "scales"
+    Tensor value;
+};
+
+/// A quantised matrix W [rows, columns], cut into groups of `group` weights along a row; group j of row o has the flat
+/// index o * (columns / group) + j. PV-Tuning is written against this interface alone.
+class Representation {
+public:
+    virtual ~Representation() = default;
+
+    virtual std::string name() const = 0;  ///< "vq", "aqlm"
+    virtual std::int64_t rows() const = 0;
+    virtual std::int64_t columns() const = 0;
+    virtual std::int64_t group() const = 0;
+    std::int64_t groups() const { return rows() * (columns() / group()); }
+
+    /// Bits of the matrix as stored: codes, codebooks and scales.
+    virtual std::int64_t bits() const = 0;
+
+    /// weight [rows, columns] f32 or bf16.
+    virtual void dequantize(Ops& ops, Tensor weight) const = 0;
+
+    virtual std::vector<ContinuousParameter> parameters() const = 0;
+    /// Sets gradients[i] (f32, the shape of parameters()[i].value) from d_weight f32 [rows, columns].
+    virtual void backward(Ops& ops, std::span<const Tensor> gradients, Tensor d_weight) const = 0;
+
+    /// New codes for the chosen groups, the nearest to target f32 [rows, columns]; groups u32 [n]; changed u8 [n].
+    virtual void assign(Ops& ops, Tensor changed, Tensor target, Tensor groups, int beam) = 0;
+
+    /// For taking V steps back: the codes of the chosen groups (saved: code_dtype() [n, codes_per_group()]), how far
+    /// each group has moved from them (change f32 [n], squared), and putting them back where keep (u8 [n]) is 0.
+    virtual DType code_dtype() const = 0;
+    virtual std::int64_t codes_per_group() const = 0;
+    virtual void gather_codes(Ops& ops, Tensor saved, Tensor groups) const = 0;
+    virtual void code_change(Ops& ops, Tensor change, Tensor saved, Tensor groups) const = 0;
+    virtual void restore_codes(Ops& ops, Tensor saved, Tensor groups, Tensor keep) = 0;
+
+    /// Writes the group `path` ("/tensors/<name>") with its attributes and datasets. exact keeps the continuous
+    /// parameters in f32 (checkpoints); otherwise they are stored in 16 bits, the precision that bits() counts.
+    virtual void save(Backend& backend, StoreWriter& store, const std::string& path, bool exact) const = 0;
+};
+
+/// What `quantize` was asked for.
+struct QuantizationSpec {
+    std::string representation = "aqlm";
+    int codebooks = 2;
+    int code_bits = 8;
+    int group = 8;
+};
+
+/// Throws Error when the spec is impossible, naming the flag.
+void check_spec(const QuantizationSpec& spec);
+
+/// Bits of a rows x columns matrix under the spec, before there is one (plans, `--dry-run`).
+std::int64_t bits_of(const QuantizationSpec& spec, std::int64_t rows, std::int64_t columns);
+
+/// Reads a matrix that save() wrote. Codes out of range, wrong shapes and non-finite values are an Error.
+std::unique_ptr<Representation> load_representation(Backend& backend, const StoreReader& store,
+                                                    const std::string& path);
+
+}  // namespace pvtune

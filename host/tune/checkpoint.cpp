@@ -1,0 +1,177 @@
+// What a tuning run keeps on disk: checkpoints, and the tuned model.
+
+#include "host/tune/finite.h"
+#include "host/tune/tuner.h"
+#include "io/error.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace pvtune {
+
+namespace {
+
+/// A file with a NaN could only be refused later; the one that is there before it is better.
+void check_finite(Backend& backend, const std::string& path, Tensor tensor) {
+    if (all_finite(backend.ops(), tensor)) return;
+    throw Error(path +
+                " is not finite, nothing was written: resume from the last checkpoint, if there is one, with a " +
+                "smaller --lr or --code-lr");
+}
+
+void write_tensor(Backend& backend, StoreWriter& store, const std::string& path, Tensor tensor) {
+    check_finite(backend, path, tensor);
+    std::vector<std::byte> bytes(static_cast<std::size_t>(tensor.bytes()));
+    backend.download(bytes.data(), tensor);
+    store.write(path, tensor.dtype, tensor.extents(), bytes.data());
+}
+
+void read_tensor(Backend& backend, const StoreReader& store, const std::string& path, Tensor tensor) {
+    if (!store.has(path)) throw Error(store.path() + ": has no " + path + ": start again without --resume");
+    const TensorInfo info = store.info(path);
+    if (info.dtype != tensor.dtype || info.shape != tensor.extents()) {
+        throw Error(store.path() + ": " + path +
+                    " has another shape or type than this run: start again without --resume");
+    }
+    std::vector<std::byte> bytes(static_cast<std::size_t>(tensor.bytes()));
+    store.read(path, bytes.data(), info.bytes());
+    backend.upload(tensor, bytes.data());
+}
+
+/// f32 values in the type that the source file holds them in.
+void write_as(StoreWriter& store, const std::string& path, const TensorInfo& info, const std::vector<float>& values) {
+    const auto narrow = [&]<class T>(T) {
+        std::vector<T> converted(values.size());
+        std::transform(values.begin(), values.end(), converted.begin(), from_float<T>);
+        if (!std::all_of(converted.begin(), converted.end(), [](T value) { return std::isfinite(to_float(value)); })) {
+            throw Error(path + " has grown beyond " + std::string(name_of(info.dtype)) + ": tune with a smaller --lr");
+        }
+        store.write(path, info.dtype, info.shape, converted.data());
+    };
+    switch (info.dtype) {
+        case DType::bf16:
+            narrow(bf16{});
+            break;
+        case DType::f16:
+            narrow(f16{});
+            break;
+        default:
+            store.write(path, DType::f32, info.shape, values.data());
+    }
+}
+
+}  // namespace
+
+std::vector<const TrainedParameter*> Tuner::all_parameters() const {
+    std::vector<const TrainedParameter*> all;
+    for (const BlockState& block : blocks_) {
+        for (const MatrixState& matrix : block.matrices) {
+            for (const TrainedParameter& parameter : matrix.continuous) all.push_back(&parameter);
+        }
+        for (const TrainedParameter& parameter : block.dense) all.push_back(&parameter);
+    }
+    for (const TrainedParameter& parameter : dense_) all.push_back(&parameter);
+    return all;
+}
+
+void Tuner::save_checkpoint(const std::string& path, const std::string& command, const std::string& source) const {
+    StoreWriter store(path, "checkpoint", command);
+    store.set_text("/", "config", student_.config.json);
+    store.set_text("/", "settings", settings_json(settings_));
+    store.set_text("/", "source", source);
+    store.set_integer("/", "step", steps_done_);
+    for (std::size_t i = 0; i < blocks_.size(); ++i) {
+        for (std::size_t j = 0; j < matrices_per_block; ++j) {
+            const Matrix& matrix = student_.blocks[i].matrices[j];
+            if (!matrix.quantized) continue;
+            matrix.quantized->save(backend_, store, "/tensors/" + matrix.name, true);
+            const VState& v = blocks_[i].matrices[j].v;
+            if (!v.second_moment.empty()) {
+                write_tensor(backend_, store, "/v/" + matrix.name + "/second_moment", v.second_moment);
+            }
+            if (!v.buffer.empty()) write_tensor(backend_, store, "/v/" + matrix.name + "/buffer", v.buffer);
+        }
+    }
+    for (const TrainedParameter* parameter : all_parameters()) {
+        const std::string group = "/parameters/" + parameter->name;
+        write_tensor(backend_, store, group + "/value", parameter->value);
+        write_tensor(backend_, store, group + "/first_moment", parameter->first_moment);
+        write_tensor(backend_, store, group + "/second_moment", parameter->second_moment);
+    }
+    store.commit();
+}
+
+void Tuner::load_checkpoint(const StoreReader& checkpoint, const std::string& source) {
+    if (checkpoint.text("/", "source") != source) {
+        throw Error(checkpoint.path() +
+                    ": was made with another --model, --teacher, --tokens or --precision: give the "
+                    "same, or start again without --resume");
+    }
+    if (checkpoint.text("/", "settings") != settings_json(settings_)) {
+        throw Error(checkpoint.path() + ": was written with other settings (" + checkpoint.text("/", "settings") +
+                    "): give the same flags, or start again without --resume");
+    }
+    steps_done_ = checkpoint.integer("/", "step");
+    for (std::size_t i = 0; i < blocks_.size(); ++i) {
+        for (std::size_t j = 0; j < matrices_per_block; ++j) {
+            const Matrix& matrix = student_.blocks[i].matrices[j];
+            const VState& v = blocks_[i].matrices[j].v;
+            if (!v.second_moment.empty()) {
+                read_tensor(backend_, checkpoint, "/v/" + matrix.name + "/second_moment", v.second_moment);
+            }
+            if (!v.buffer.empty()) read_tensor(backend_, checkpoint, "/v/" + matrix.name + "/buffer", v.buffer);
+        }
+    }
+    for (const TrainedParameter* parameter : all_parameters()) {
+        const std::string group = "/parameters/" + parameter->name;
+        read_tensor(backend_, checkpoint, group + "/value", parameter->value);
+        read_tensor(backend_, checkpoint, group + "/first_moment", parameter->first_moment);
+        read_tensor(backend_, checkpoint, group + "/second_moment", parameter->second_moment);
+        if (const auto copy = compute_copy_.find(parameter->name); copy != compute_copy_.end()) {
+            backend_.ops().convert(copy->second, parameter->value);
+        }
+    }
+}
+
+std::string Tuner::save_model(const std::string& path, const std::string& command,
+                              const StoreReader& student_store) const {
+    StoreWriter store(path, "weights", command);
+    store.set_text("/", "config", student_.config.json);
+    store.set_text("/", "settings", settings_json(settings_));
+    store.set_integer("/", "step", steps_done_);
+    for (const char* attribute : {"quantization", "source_hash"}) {
+        if (student_store.has_attribute("/", attribute)) {
+            store.set_text("/", attribute, student_store.text("/", attribute));
+        }
+    }
+    std::map<std::string, const Representation*> quantized;
+    for (const Block& block : student_.blocks) {
+        for (const Matrix& matrix : block.matrices) {
+            if (matrix.quantized) quantized[matrix.name] = matrix.quantized.get();
+        }
+    }
+    std::map<std::string, Tensor> trained_values;
+    for (const TrainedParameter* parameter : all_parameters()) trained_values[parameter->name] = parameter->value;
+
+    for (const TensorSpec& spec : tensor_specs(student_.config)) {
+        const std::string tensor_path = "/tensors/" + spec.name;
+        if (const auto found = quantized.find(spec.name); found != quantized.end()) {
+            found->second->save(backend_, store, tensor_path, false);
+            continue;
+        }
+        const TensorInfo info = student_store.info(tensor_path);
+        if (const auto found = trained_values.find(spec.name); found != trained_values.end()) {
+            check_finite(backend_, spec.name, found->second);
+            std::vector<float> values(static_cast<std::size_t>(info.elements()));
+            backend_.download(values.data(), found->second);
+            write_as(store, tensor_path, info, values);
+            continue;
+        }
+        std::vector<std::byte> bytes(static_cast<std::size_t>(info.bytes()));
+        student_store.read(tensor_path, bytes.data(), info.bytes());
+        store.write(tensor_path, info.dtype, info.shape, bytes.data());
+    }
+    return store.commit();
+}
+
+}  // namespace pvtune

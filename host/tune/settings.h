@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace pvtune {
+
+enum class Strategy {
+    continuous,  ///< the P step alone: codes stay
+    pv,          ///< linearised V step in a subspace, from the quantised weights each step
+    pv_ste       ///< linearised V step in a subspace, from a straight-through buffer that moves every step
+};
+
+enum class Schedule { constant, linear, cosine };
+
+/// Everything that a tuning run can be told; the defaults are the published ones (PV-Tuning, Malinovskii et al. 2024).
+struct TuneSettings {
+    Strategy strategy = Strategy::pv_ste;
+    std::int64_t steps = 100;
+    std::int64_t batch = 128;      ///< sequences a step
+    std::int64_t micro_batch = 0;  ///< sequences that go through the model together; 0: as many as about 4096 tokens
+    std::int64_t length = 1024;    ///< tokens a sequence
+    std::uint64_t seed = 0;
+    bool shuffle = true;  ///< a new order of the windows every epoch; else as they stand in the file
+
+    float rate = 3e-4F;  ///< P step
+    float beta1 = 0.90F;
+    float beta2 = 0.95F;
+    bool train_dense = true;  ///< norms, biases, embedding and head as well
+
+    float code_rate = 1e-2F;     ///< V step: of the straight-through buffer
+    float subspace_rate = 0.3F;  ///< V step of `pv`: of the groups in the chosen subspace
+    float code_beta2 = 0.95F;
+    double tau = 1e-2;       ///< share of a matrix's groups that one V step may re-assign
+    double trust_ratio = 0;  ///< bound on |What_new - What_old| / |What_old| a V step and matrix; 0: none
+    int beam = 0;            ///< 0: 5 with several codebooks, 1 with one
+    bool lamb = true;        ///< updates scaled by |p| / |update|
+
+    Schedule schedule = Schedule::constant;
+    std::int64_t warmup = 0;  ///< steps
+    double final_rate = 0;    ///< what is left of the rates at the last step of a linear or cosine schedule
+
+    std::int64_t sequences_together() const;
+};
+
+/// Factor on all rates at a step (0-based).
+double rate_factor(const TuneSettings& settings, std::int64_t step);
+
+Strategy parse_strategy(const std::string& name);
+std::string name_of(Strategy strategy);
+Schedule parse_schedule(const std::string& name);
+
+/// What a resumed run must agree in, as JSON text: everything but the number of steps.
+std::string settings_json(const TuneSettings& settings);
+
+}  // namespace pvtune

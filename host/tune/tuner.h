@@ -1,0 +1,110 @@
+#pragma once
+
+#include "host/model/head.h"
+#include "host/tune/settings.h"
+#include "host/tune/v_step.h"
+
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace pvtune {
+
+/// Keep the activations of all blocks for the backward pass, or rebuild a block's when its turn comes (one more forward
+/// pass, memory of one block). The results have the same bits.
+enum class Activations { automatic, keep, recompute };
+
+/// A continuous parameter under Adam.
+struct TrainedParameter {
+    std::string name;
+    Tensor value;     ///< f32
+    Tensor gradient;  ///< f32; parameters whose turns differ share it
+    Tensor first_moment, second_moment;
+};
+
+struct StepReport {
+    std::int64_t step = 0;  ///< 1 after the first
+    double loss = 0;        ///< mean KL to the teacher a token, nats, before the update
+    double rate = 0;        ///< of the P step
+    std::int64_t groups = 0, selected = 0, changed = 0;
+    double seconds = 0, teacher_seconds = 0, forward_seconds = 0, loss_seconds = 0, backward_seconds = 0, p_seconds = 0,
+           v_seconds = 0;
+};
+
+/// PV-Tuning of a quantised model against a teacher, block-major: a step's micro-batches go forward block by block,
+/// then backward block by block, and a block's P and V steps follow at once, while its gradient is at hand, so that the
+/// gradient of one block exists at a time.
+class Tuner {
+public:
+    /// The models live in the backend's arena. With a planning backend only the allocations are made.
+    Tuner(Backend& backend, const TuneSettings& settings, Model student, Model teacher, Activations activations);
+
+    /// Reads f32 copies of the dense parameters (the models hold them in the compute precision) and starts the buffers.
+    void start(const StoreReader& student_store);
+
+    /// One step on settings.batch sequences of settings.length tokens. A loss or gradient that is not finite is an
+    /// Error that names the tensor and the step.
+    StepReport step(std::span<const std::vector<std::uint32_t>> sequences);
+
+    std::int64_t steps_done() const { return steps_done_; }
+    bool keeps_activations() const { return keep_; }
+
+    /// Everything that a resumed run needs; source: what identifies the inputs (content hashes of the files).
+    void save_checkpoint(const std::string& path, const std::string& command, const std::string& source) const;
+    /// The matrices must have been loaded from the same checkpoint (load_model).
+    void load_checkpoint(const StoreReader& checkpoint, const std::string& source);
+
+    /// The tuned model as a weights store; dense tensors that were not trained are copied from the student's file.
+    /// Returns the content hash.
+    std::string save_model(const std::string& path, const std::string& command, const StoreReader& student_store) const;
+
+private:
+    void allocate();
+    void upload_micro_batch(std::span<const std::vector<std::uint32_t>> sequences, std::int64_t micro);
+    void teacher_forward(std::int64_t micro);
+    double distillation(std::int64_t micro);
+    /// Throws the Error for a loss that is not finite, with the tensor where that began.
+    [[noreturn]] void refuse_loss();
+    void update_block(std::int64_t i, StepReport& report, double factor);
+    void update(TrainedParameter& parameter, double factor);
+    void update_dense(double factor);
+    TrainedParameter trained(const std::string& name, Tensor value, Tensor gradient);
+    std::vector<const TrainedParameter*> all_parameters() const;
+    Tensor hidden(std::int64_t micro, std::int64_t block) const;
+    const BlockActivations& activations(std::int64_t micro, std::int64_t block) const;
+
+    Backend& backend_;
+    TuneSettings settings_;
+    Model student_;
+    Model teacher_;
+    Batch micro_;
+    std::int64_t micro_batches_ = 1;
+    bool keep_ = true;
+    std::int64_t steps_done_ = 0;
+
+    std::vector<Tensor> tokens_;                 ///< u32, one a micro-batch
+    std::vector<Tensor> hidden_;                 ///< block inputs [micro * (layers + 1) + block]
+    std::vector<Tensor> teacher_hidden_;         ///< last hidden states
+    std::vector<Tensor> d_hidden_;               ///< gradient of the residual stream
+    std::vector<BlockActivations> activations_;  ///< all, or one set
+    BlockActivations teacher_activations_;
+    BackwardBuffers backward_;
+    HeadBuffers head_;
+    BlockGradients gradients_;
+
+    struct MatrixState {
+        std::vector<TrainedParameter> continuous;
+        VState v;
+    };
+    struct BlockState {
+        std::array<MatrixState, matrices_per_block> matrices;
+        std::vector<TrainedParameter> dense;  ///< norms and biases
+    };
+    std::vector<BlockState> blocks_;
+    std::vector<TrainedParameter> dense_;         ///< embedding, head, final norm
+    std::map<std::string, Tensor> compute_copy_;  ///< what the model reads, where it is not the value itself
+    VScratch v_scratch_;
+};
+
+}  // namespace pvtune

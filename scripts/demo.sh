@@ -1,0 +1,150 @@
+#!/bin/bash
+# The demo: SmolLM2-135M-Instruct to 2 bits, then PV-tuned. The report lies in out/demo/report.md afterwards.
+#
+#   scripts/demo.sh                 tune and evaluate on ../shared/data where it is, else on a book of a Debian package
+#   scripts/demo.sh --text FILE     tune on the first four fifths of FILE, evaluate on the rest
+set -euo pipefail
+here=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# What the demo runs with; all else is the program's default.
+QUANTIZE_FLAGS=(--representation aqlm --codebooks 2 --code-bits 8 --group 8)
+TUNE_FLAGS=(--strategy pv-ste --steps 100 --batch 2 --ctx 1024 --precision bf16)
+EVAL_FLAGS=(--ctx 1024 --precision bf16)
+EVAL_WINDOWS=40
+GENERATE_FLAGS=(--prompt "The history of the city began in")
+# A book with chapters in plain HTML, in Debian and in Ubuntu.
+BOOK_PACKAGE=debian-handbook
+BOOK_PAGES=usr/share/doc/debian-handbook/html/en-US
+BOOK_TITLE="The Debian Administrator's Handbook (package $BOOK_PACKAGE), every fifth page for evaluation"
+
+OUT=out/demo
+CACHE=build/cache
+PYTHON=build/venv/bin/python
+GGUF=$CACHE/SmolLM2-135M-Instruct.gguf
+
+die() { echo "demo: $*" >&2; exit 2; }
+
+text=
+while (($#)); do
+    case $1 in
+        --text)
+            (($# > 1)) || die "--text needs a file"
+            text=$2
+            [[ $text == /* ]] || text=$here/$text
+            [[ -f $text && -r $text ]] || die "$2: no such file"
+            shift 2 ;;
+        -h | --help)
+            sed -n '2,5s/^# \{0,1\}//p' scripts/demo.sh
+            exit 0 ;;
+        *) die "unknown argument '$1' (known: --text FILE)" ;;
+    esac
+done
+
+# get_book: makes $CACHE/book, the pages of the book, from the installed package or from the package itself.
+get_book() {
+    local book=$CACHE/book sudo=() deb
+    [[ -d /$BOOK_PAGES ]] && { rm -rf "$book"; cp -rL "/$BOOK_PAGES" "$book"; return; }
+    [[ -d $book ]] && return
+    command -v apt-get >/dev/null || { echo "no text: neither ../shared/data nor apt-get is here: use --text FILE" >&2; return 2; }
+    rm -rf "$CACHE/deb"
+    mkdir -p "$CACHE/deb"
+    ((EUID == 0)) || sudo=(sudo)
+    # Fetched and unpacked here, not installed: containers often leave documentation out when installing.
+    if ! (cd "$CACHE/deb" && apt-get -q download "$BOOK_PACKAGE") >/dev/null 2>&1; then
+        "${sudo[@]}" apt-get -q update >/dev/null
+        (cd "$CACHE/deb" && apt-get -q download "$BOOK_PACKAGE" >/dev/null) ||
+            { echo "the package $BOOK_PACKAGE could not be downloaded: use --text FILE" >&2; return 2; }
+    fi
+    deb=$(find "$CACHE/deb" -name '*.deb')
+    mkdir "$CACHE/deb/files"
+    dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$CACHE/deb/files" --wildcards "./$BOOK_PAGES/*.html"
+    mv "$CACHE/deb/files/$BOOK_PAGES" "$book"
+    rm -rf "$CACHE/deb"
+}
+
+get_text() {
+    if [[ -n $text ]]; then
+        "$PYTHON" scripts/demo_text.py --file "$text" --tune "$OUT/tune.txt" --eval "$OUT/eval.txt"
+    elif [[ -f ../shared/data/wikitext2-valid.txt && -f ../shared/data/wikitext2-test.txt ]]; then
+        cat ../shared/data/wikitext2-valid.txt >"$OUT/tune.txt"
+        cat ../shared/data/wikitext2-test.txt >"$OUT/eval.txt"
+        echo "WikiText-2 from ../shared/data"
+    else
+        get_book
+        "$PYTHON" scripts/demo_text.py --folder "$CACHE/book" --tune "$OUT/tune.txt" --eval "$OUT/eval.txt"
+    fi
+}
+
+# The phases run under demo_phase.py as commands of their own; this one is a function, so it is run by this script again.
+if [[ ${PVTUNE_DEMO_STEP:-} == text ]]; then
+    text=${PVTUNE_DEMO_TEXT:-}
+    get_text
+    exit
+fi
+
+mkdir -p "$OUT" "$CACHE"
+rm -rf "$OUT/phases"
+mkdir "$OUT/phases"
+rm -f "$OUT/report.json" "$OUT/report.md"
+phases=19  # calls of `phase` below
+count=0
+
+# phase NAME WORDS COMMAND...: runs a phase, times it and stops the demo when it fails.
+phase() {
+    local name=$1 words=$2 status=0 record
+    shift 2
+    count=$((count + 1))
+    record=$(printf '%s/phases/%02d-%s.json' "$OUT" "$count" "$name")
+    printf '\n[%d/%d, %d:%02d] %s\n' "$count" "$phases" $((SECONDS / 60)) $((SECONDS % 60)) "$words" >&2
+    python3 scripts/demo_phase.py --out "$record" -- "$@" || status=$?
+    ((status == 0)) || { echo "demo: stopped in phase '$name' (exit status $status): $words" >&2; exit "$status"; }
+}
+
+if [[ -n $text ]]; then
+    text_words="$text, tuned on its first four fifths, evaluated on the rest"
+elif [[ -f ../shared/data/wikitext2-valid.txt && -f ../shared/data/wikitext2-test.txt ]]; then
+    text_words="tuned on WikiText-2 valid, evaluated on WikiText-2 test (../shared/data)"
+else
+    text_words=$BOOK_TITLE
+fi
+tokenizer=$OUT/hf/tokenizer.json
+
+phase setup "set-up: packages and Python environment" make --no-print-directory setup
+phase build "build of build/pvtune" make --no-print-directory build
+phase model "the model: SmolLM2-135M-Instruct" "$PYTHON" scripts/demo_model.py --out "$GGUF"
+phase gguf "GGUF to a Hugging Face folder" "$PYTHON" scripts/gguf_to_hf.py --from "$GGUF" --out "$OUT/hf"
+phase import "import" build/pvtune import --from "$OUT/hf" --out "$OUT/model.h5" --json
+phase text "text: $text_words" env PVTUNE_DEMO_STEP=text PVTUNE_DEMO_TEXT="$text" scripts/demo.sh
+phase tokenize-tune "tokens to tune on" \
+    "$PYTHON" scripts/tokenize.py --tokenizer "$tokenizer" --text "$OUT/tune.txt" --out "$OUT/tune.h5" --json
+phase tokenize-eval "tokens to evaluate on" \
+    "$PYTHON" scripts/tokenize.py --tokenizer "$tokenizer" --text "$OUT/eval.txt" --out "$OUT/eval.h5" --json
+
+# A short text has fewer windows than the demo would like.
+tokens=$("$PYTHON" -c 'import glob, json, sys; print(json.load(open(glob.glob(sys.argv[1])[0]))["result"]["tokens"])' \
+    "$OUT/phases/*-tokenize-eval.json")
+windows=$((tokens / 1024 < EVAL_WINDOWS ? tokens / 1024 : EVAL_WINDOWS))
+((windows > 0)) || die "the evaluation text has $tokens tokens, at least 1024 are needed: use a longer text"
+evaluate=(build/pvtune eval --tokens "$OUT/eval.h5" "${EVAL_FLAGS[@]}" --windows "$windows" --json)
+generate=(build/pvtune generate --tokenizer "$tokenizer" "${GENERATE_FLAGS[@]}")
+
+phase inspect-dense "what the unquantised file holds" build/pvtune inspect "$OUT/model.h5" --json
+phase eval-dense "perplexity of the unquantised model" "${evaluate[@]}" --model "$OUT/model.h5"
+phase quantize "quantise to 2 bits, without calibration" \
+    build/pvtune quantize --model "$OUT/model.h5" "${QUANTIZE_FLAGS[@]}" --out "$OUT/quantized.h5" --json
+phase inspect-quantized "what the quantised file holds" build/pvtune inspect "$OUT/quantized.h5" --json
+phase eval-quantized "perplexity of the quantised model" "${evaluate[@]}" --model "$OUT/quantized.h5"
+phase generate-quantized "a sample before tuning" "${generate[@]}" --model "$OUT/quantized.h5"
+rm -f "$OUT/run.jsonl"
+phase tune "PV-tuning" build/pvtune tune --model "$OUT/quantized.h5" --teacher "$OUT/model.h5" \
+    --tokens "$OUT/tune.h5" "${TUNE_FLAGS[@]}" --log "$OUT/run.jsonl" --out "$OUT/tuned.h5" --json
+phase inspect-tuned "what the tuned file holds" build/pvtune inspect "$OUT/tuned.h5" --json
+phase eval-tuned "perplexity of the tuned model" "${evaluate[@]}" --model "$OUT/tuned.h5"
+phase generate-tuned "a sample after tuning" "${generate[@]}" --model "$OUT/tuned.h5"
+phase plots "curves" "$PYTHON" scripts/plot.py "$OUT/run.jsonl" --out "$OUT"
+
+echo >&2
+"$PYTHON" scripts/demo_report.py --phases "$OUT/phases" --out "$OUT" --text "$text_words" \
+    --setting quantisation "${QUANTIZE_FLAGS[*]}" --setting tuning "${TUNE_FLAGS[*]}" \
+    --setting evaluation "${EVAL_FLAGS[*]} --windows $windows"

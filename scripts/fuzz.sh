@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Fuzzes every reader of files: fuzz.sh [seconds for each target (60)] [targets (all)]. Builds into build/fuzz with
+# clang's libFuzzer under address and undefined-behaviour sanitizers; a crash is kept there and gives the status 1.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+seconds=${1:-60}
+shift || true
+if [[ ! $seconds =~ ^[1-9][0-9]*$ ]]; then
+    echo "fuzz: '$seconds' is no number of seconds: fuzz.sh [seconds] [targets]" >&2
+    exit 2
+fi
+targets=("$@")
+[[ ${#targets[@]} -gt 0 ]] || targets=(store safetensors config)
+for target in "${targets[@]}"; do
+    if [[ ! -e tests/fuzz/${target}_fuzz.cpp ]]; then
+        echo "fuzz: no target '$target': there are store, safetensors and config" >&2
+        exit 2
+    fi
+done
+
+out=build/fuzz
+mkdir -p "$out"
+
+has_fuzzer() {
+    echo 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }' |
+        clang++ -x c++ -fsanitize=fuzzer,address,undefined -o "$out/probe" - >"$out/probe.log" 2>&1
+}
+
+if ! has_fuzzer; then
+    echo "fuzz: installing clang and its sanitizers"
+    as_root=()
+    [[ $(id -u) -eq 0 ]] || as_root=(sudo)
+    # Where clang brings its own run-time library there is no package of that name.
+    for packages in "clang libclang-rt-dev" "clang"; do
+        # shellcheck disable=SC2086
+        DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -q $packages >"$out/install.log" 2>&1 && break
+    done
+    if ! has_fuzzer; then
+        echo "fuzz: clang++ has no libFuzzer (see $out/probe.log, $out/install.log): install clang, libclang-rt-dev" >&2
+        exit 2
+    fi
+fi
+
+flags=(-std=c++20 -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all -I.)
+read -ra hdf5_flags < <(pkg-config --cflags hdf5)
+read -ra libraries < <(pkg-config --libs hdf5)
+flags+=("${hdf5_flags[@]}")
+libraries+=(-lxxhash)
+# clang before 15 knows the half type of x86 by its older name only.
+if ! echo '_Float16 half;' | clang++ -x c++ -fsyntax-only - 2>/dev/null; then
+    flags+=(-D_Float16=__fp16 -Xclang -fallow-half-arguments-and-returns)
+fi
+
+build() {  # sources: compiles them and adds their objects to the array `objects`
+    local source object
+    for source in "$@"; do
+        object="$out/objects/${source%.cpp}.o"
+        objects+=("$object")
+        mkdir -p "$(dirname "$object")"
+        clang++ "${flags[@]}" -fsanitize=fuzzer-no-link,address,undefined -c -o "$object" "$source"
+    done
+}
+
+echo "fuzz: building"
+objects=()
+build io/*.cpp
+io_objects=("${objects[@]}")
+build tests/fuzz/seeds.cpp
+clang++ -fsanitize=address,undefined -o "$out/seeds" "${objects[@]}" "${libraries[@]}"
+for target in "${targets[@]}"; do
+    objects=("${io_objects[@]}")
+    build "tests/fuzz/${target}_fuzz.cpp"
+    if [[ $target == config ]]; then build host/model/config.cpp; fi
+    clang++ -fsanitize=fuzzer,address,undefined -o "$out/${target}_fuzz" "${objects[@]}" "${libraries[@]}"
+done
+
+"$out/seeds" "$out/seed_inputs"
+status=0
+for target in "${targets[@]}"; do
+    mkdir -p "$out/corpus/$target"
+    log="$out/$target.log"
+    # Generous limits for one input: tighter ones would report the sanitizers' own overhead on a busy machine.
+    if "$out/${target}_fuzz" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=100000 \
+        -artifact_prefix="$out/$target-" -print_final_stats=1 "$out/corpus/$target" "$out/seed_inputs/$target" \
+        >"$log" 2>&1; then
+        runs=$(sed -nE 's/^stat::number_of_executed_units: *//p' "$log")
+        echo "fuzz: $target: no crash in $runs inputs, $seconds s"
+    else
+        status=1
+        reason=$(grep -m1 -E 'ERROR: |runtime error: |ALARM|deadly signal' "$log" || tail -n 1 "$log")
+        echo "fuzz: $target: CRASH ($reason); input and log in $out/$target*" >&2
+    fi
+done
+exit $status

@@ -1,0 +1,277 @@
+#!/usr/bin/env python3
+"""Turn a GGUF model into a Hugging Face folder: config.json, model.safetensors in f32, tokenizer.json.
+
+Every tensor is de-quantised with the gguf package's own code. llama.cpp stores the rows of the query and key matrices
+in the order its rotary embedding wants (pairs side by side); Hugging Face's wants the two halves of a head one after
+the other, so those rows are put back.
+"""
+
+import os
+import sys
+
+sys.path[0] = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib")
+import environment  # noqa: F401,E402
+
+import argparse  # noqa: E402
+import json  # noqa: E402
+import re  # noqa: E402
+import shutil  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any, Iterator  # noqa: E402
+
+from errors import Error, one_line, run  # noqa: E402
+from files import replaced, write_text  # noqa: E402
+from gguf_tokenizer import tokenizer_json  # noqa: E402
+
+SHARD_BYTES = 4 * 1000**3
+
+# GGUF name -> Hugging Face name; {} is the layer.
+_GLOBAL = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+_LAYER = {
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+
+
+def hf_name(name: str) -> str:
+    """The Hugging Face name of a tensor of the llama architecture."""
+    if name in _GLOBAL:
+        return _GLOBAL[name]
+    match = re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight|bias)", name)
+    if match and match[2] in _LAYER:
+        return f"model.layers.{match[1]}.{_LAYER[match[2]]}.{match[3]}"
+    if name == "rope_freqs.weight":
+        raise Error("tensor rope_freqs.weight: scaled rotary positions (Llama 3.1 and later) are not supported")
+    raise Error(f"tensor {name}: not part of a dense Llama model, so it would be lost")
+
+
+def unpermute(rows: Any, heads: int) -> Any:
+    """Undo llama.cpp's order of query and key rows: [heads, head_dim/2, 2] -> [heads, 2, head_dim/2]."""
+    if rows.shape[0] % (2 * heads):
+        raise Error(f"{rows.shape[0]} query or key rows do not divide into {heads} heads of even size")
+    pairs = rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(rows.shape)
+
+
+def _shortest(value: float) -> float:
+    """The shortest decimal of an f32 value: GGUF keeps 1e-05 as 9.999999747378752e-06."""
+    import numpy
+
+    return float(str(numpy.float32(value)))
+
+
+class Model:
+    """A GGUF file of the llama architecture, read and checked."""
+
+    def __init__(self, path: Path) -> None:
+        import gguf
+
+        with open(path, "rb") as file:
+            if file.read(4) != b"GGUF":
+                raise Error(f"{path}: not a GGUF file (it does not begin with GGUF)")
+        try:
+            reader = gguf.GGUFReader(path)
+            self.fields = {name: field.contents() for name, field in reader.fields.items()}
+        except OSError:
+            raise
+        except Exception as error:  # the reader raises whatever a damaged length or type leads it to
+            raise Error(f"{path}: damaged or truncated GGUF file ({one_line(error)})") from error
+        self.path = path
+        self.tensors = reader.tensors
+        architecture = self.fields.get("general.architecture")
+        if architecture != "llama":
+            raise Error(f"{path}: architecture {architecture!r} is not supported, only 'llama'")
+        if self.fields.get("llama.expert_count"):
+            raise Error(f"{path}: a mixture of {self.fields['llama.expert_count']} experts is not supported")
+        scaling = self.fields.get("llama.rope.scaling.type", "none")
+        if scaling != "none":
+            raise Error(f"{path}: rotary scaling {scaling!r} is not supported")
+        self.heads = self._integer("llama.attention.head_count")
+        self.kv_heads = self._integer("llama.attention.head_count_kv", self.heads)
+        self.layers = self._integer("llama.block_count")
+
+    def _integer(self, key: str, default: int | None = None) -> int:
+        value = self.fields.get(key, default)
+        if isinstance(value, list) and len(set(value)) == 1:  # a value a layer, all equal
+            value = value[0]
+        if not isinstance(value, int) or value <= 0:
+            raise Error(f"{self.path}: {key} is {'missing' if value is None else f'{value!r}, not a positive number'}")
+        return value
+
+    def config(self) -> dict[str, Any]:
+        """The content of config.json."""
+        fields = self.fields
+        width = self._integer("llama.embedding_length")
+        names = {tensor.name for tensor in self.tensors}
+        rotary = self._integer("llama.rope.dimension_count", width // self.heads)
+        head_dim = self._integer("llama.attention.key_length", rotary)
+        if rotary != head_dim or fields.get("llama.attention.value_length", head_dim) != head_dim:
+            raise Error(f"{self.path}: heads of {head_dim} with {rotary} rotary dimensions are not supported")
+        vocabulary = self._shape("token_embd.weight")[0]
+        config: dict[str, Any] = {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_act": "silu",
+            "hidden_size": width,
+            "intermediate_size": self._integer("llama.feed_forward_length"),
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "max_position_embeddings": self._integer("llama.context_length"),
+            "rms_norm_eps": _shortest(fields.get("llama.attention.layer_norm_rms_epsilon", 1e-5)),
+            "rope_theta": _shortest(fields.get("llama.rope.freq_base", 10000.0)),
+            "vocab_size": vocabulary,
+            "tie_word_embeddings": "output.weight" not in names,
+            "attention_bias": "blk.0.attn_q.bias" in names,
+            "mlp_bias": "blk.0.ffn_up.bias" in names,
+            "bos_token_id": fields.get("tokenizer.ggml.bos_token_id"),
+            "eos_token_id": fields.get("tokenizer.ggml.eos_token_id"),
+            "pad_token_id": fields.get("tokenizer.ggml.padding_token_id"),
+            "torch_dtype": "float32",
+        }
+        if head_dim * self.heads != width:
+            config["head_dim"] = head_dim
+        return {key: value for key, value in config.items() if value is not None}
+
+    def tokenizer(self) -> dict[str, Any]:
+        """The content of tokenizer.json."""
+        prefix = "tokenizer.ggml."
+        fields = {name.removeprefix(prefix): value for name, value in self.fields.items() if name.startswith(prefix)}
+        try:
+            return tokenizer_json(fields)
+        except Error as error:
+            raise Error(f"{self.path}: {error}") from error
+
+    def tokenizer_config(self) -> dict[str, Any]:
+        """The content of tokenizer_config.json: the special tokens by role and the chat template."""
+        tokens = self.fields.get("tokenizer.ggml.tokens", [])
+        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        for role, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
+            index = self.fields.get(f"tokenizer.ggml.{key}_token_id")
+            if isinstance(index, int) and 0 <= index < len(tokens):
+                config[f"{role}_token"] = tokens[index]
+        if "tokenizer.chat_template" in self.fields:
+            config["chat_template"] = self.fields["tokenizer.chat_template"]
+        return config
+
+    def weights(self) -> Iterator[tuple[str, Any]]:
+        """Every tensor by its Hugging Face name, in f32."""
+        import gguf
+        import numpy
+
+        for tensor in self.tensors:
+            name = hf_name(tensor.name)
+            try:
+                values = gguf.dequantize(tensor.data, tensor.tensor_type)
+            except NotImplementedError as error:
+                raise Error(f"{self.path}: tensor {tensor.name}: type {tensor.tensor_type.name} is not supported") from error
+            if values.shape != self._shape(tensor.name):
+                raise Error(f"{self.path}: tensor {tensor.name}: shape {values.shape}, expected {self._shape(tensor.name)}")
+            if re.search(r"\.attn_[qk]\.", tensor.name):
+                values = unpermute(values, self.heads if ".attn_q." in tensor.name else self.kv_heads)
+            yield name, numpy.ascontiguousarray(values, dtype=numpy.float32)
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        for tensor in self.tensors:
+            if tensor.name == name:
+                return tuple(int(extent) for extent in reversed(tensor.shape))
+        raise Error(f"{self.path}: tensor {name} is missing")
+
+    def bytes(self) -> int:
+        """Size of all tensors in f32."""
+        return 4 * sum(int(tensor.n_elements) for tensor in self.tensors)
+
+
+def write_weights(model: Model, folder: Path) -> None:
+    """Write model.safetensors, or numbered shards and their index where it would exceed SHARD_BYTES."""
+    from safetensors.numpy import save_file
+
+    shards: list[list[Any]] = [[]]
+    size = 0
+    for tensor in model.tensors:  # cut into shards by size alone, before any work
+        tensor_bytes = 4 * int(tensor.n_elements)
+        if shards[-1] and size + tensor_bytes > SHARD_BYTES:
+            shards.append([])
+            size = 0
+        shards[-1].append(tensor)
+        size += tensor_bytes
+    count = len(shards)
+    names = ["model.safetensors"] if count == 1 else [
+        f"model-{index + 1:05d}-of-{count:05d}.safetensors" for index in range(count)
+    ]
+    weight_map: dict[str, str] = {}
+    weights = model.weights()
+    done = 0
+    for name, shard in zip(names, shards):
+        tensors = {}
+        for _ in shard:
+            hf, values = next(weights)
+            tensors[hf] = values
+            weight_map[hf] = name
+            done += 1
+            _progress(done, len(model.tensors))
+        with replaced(folder / name) as partial:
+            try:
+                save_file(tensors, partial, metadata={"format": "pt"})
+            except Exception as error:  # safetensors wraps the system's error in its own type
+                raise Error(f"{folder / name}: cannot be written ({one_line(error)})") from error
+    if count > 1:
+        index = {"metadata": {"total_size": model.bytes()}, "weight_map": weight_map}
+        write_text(folder / "model.safetensors.index.json", json.dumps(index, indent=2) + "\n")
+
+
+def _progress(done: int, total: int) -> None:
+    """A line that counts up on a terminal; elsewhere one line a quarter."""
+    if sys.stderr.isatty():
+        print(f"\rtensors {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+    elif done == total or done % max(1, total // 4) == 0:
+        print(f"tensors {done}/{total}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="De-quantise a GGUF model of the Llama architecture into a Hugging Face folder in f32.",
+        epilog="example: scripts/gguf_to_hf.py --from SmolLM2-135M-Instruct.Q4_1.gguf --out smollm2\n"
+        "then:    build/pvtune import --from smollm2 --out smollm2.h5",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--from", dest="source", type=Path, required=True, metavar="FILE", help="the .gguf file")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; made if it is missing")
+    parser.add_argument("--tokenizer", type=Path, metavar="FILE",
+                        help="tokenizer.json to copy instead of rebuilding it from the GGUF file")
+    arguments = parser.parse_args()
+
+    model = Model(arguments.source)
+    config = model.config()
+    tokenizer = None if arguments.tokenizer else json.dumps(model.tokenizer(), ensure_ascii=False, indent=1) + "\n"
+    for tensor in model.tensors:
+        hf_name(tensor.name)  # refuse before anything is written
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(arguments.out).free
+    if free < model.bytes() * 1.05:
+        raise Error(f"{arguments.out}: {model.bytes() / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free:"
+                    " choose another --out")
+    if tokenizer is None:
+        tokenizer = arguments.tokenizer.read_text(encoding="utf-8")
+    write_text(arguments.out / "tokenizer.json", tokenizer)
+    write_text(arguments.out / "tokenizer_config.json",
+               json.dumps(model.tokenizer_config(), ensure_ascii=False, indent=2) + "\n")
+    write_weights(model, arguments.out)
+    write_text(arguments.out / "config.json", json.dumps(config, indent=2) + "\n")
+    print(f"{arguments.out}: {len(model.tensors)} tensors, {model.bytes() / 4 / 1e6:.1f} M weights in f32,"
+          f" vocabulary {config['vocab_size']}")
+
+
+if __name__ == "__main__":
+    run(main)

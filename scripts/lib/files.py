@@ -1,0 +1,46 @@
+"""Files that are written whole or not at all: to `name.partial`, synced, renamed."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Iterator
+
+from errors import Error
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Give the path to write to; on success the file takes its final name, on failure it is removed."""
+    if not path.parent.is_dir():
+        raise Error(f"{path.parent}: no such folder; make it first or choose another --out")
+    if path.is_dir():
+        raise Error(f"{path}: is a folder; choose another --out")
+    partial = path.with_name(path.name + ".partial")
+    try:
+        yield partial
+        with open(partial, "rb+") as file:
+            os.fchmod(file.fileno(), 0o666 & ~_umask())  # some libraries write files that only the owner can read
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file as UTF-8."""
+    with replaced(path) as partial:
+        partial.write_bytes(text.encode("utf-8"))
+
+
+def _umask() -> int:
+    """The process's mask for new files; it can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,61 @@
+#!/bin/bash
+# Runs every test that is built, plain and under sanitizers, and the Python tests; the last line is `N passed, N failed`.
+#
+#   scripts/test.sh            all of them (`make test` builds them first)
+#   scripts/test.sh REGEX      only the programs whose name matches, e.g. release.store
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+    sed -n '2,5s/^# \{0,1\}//p' scripts/test.sh
+    exit 0
+fi
+filter=${1:-}
+
+ROOT=$PWD
+PYTHON=$ROOT/build/venv/bin/python
+FOLDER=build/ctest
+RESULTS=$ROOT/$FOLDER/results
+TIMEOUT=900  # seconds a program
+
+rm -rf "$FOLDER"
+mkdir -p "$RESULTS"
+programs=()
+
+# add NAME COMMAND...: one program as ctest sees it; run in the root, where tests look for ../shared/data.
+add() {
+    local name=$1 word
+    shift
+    [[ -z $filter || $name =~ $filter ]] || return 0
+    programs+=("$name")
+    {
+        printf 'add_test([=[%s]=]' "$name"
+        for word; do printf ' [=[%s]=]' "$word"; done
+        printf ')\nset_tests_properties([=[%s]=] PROPERTIES WORKING_DIRECTORY [=[%s]=])\n' "$name" "$ROOT"
+    } >>"$FOLDER/CTestTestfile.cmake"
+}
+
+shopt -s nullglob
+for source in tests/*_test.cpp; do
+    test=$(basename "$source" .cpp)
+    for variant in sanitize release; do  # the slow ones first
+        add "$variant.$test" "$ROOT/build/$variant/tests/$test" "--gtest_output=xml:$RESULTS/$variant.$test.xml"
+    done
+done
+for source in tests/python/*_test.py; do
+    test=$(basename "$source" .py)
+    add "python.$test" "$PYTHON" scripts/lib/run_unittest.py "$source" "$RESULTS/python.$test.json"
+done
+if ((${#programs[@]} == 0)); then
+    echo "no test ran: no program matches '$filter'"
+    echo "0 passed, 0 failed"
+    exit 1
+fi
+
+export OMP_WAIT_POLICY=passive  # two programs share the cores: waiting threads must not spin
+export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
+failed=$FOLDER/Testing/Temporary/LastTestsFailed.log
+(cd "$FOLDER" && ctest -j2 --timeout "$TIMEOUT" --output-on-failure --no-tests=error) || true
+# `12:release.store_test` -> `release.store_test`
+[[ ! -f $failed ]] || sed -i 's/^[0-9]*://' "$failed"
+echo
+"$PYTHON" scripts/lib/test_summary.py "$RESULTS" "$failed" "${programs[@]}"
