@@ -1,7 +1,10 @@
 #include "host/commands/commands.h"
 #include "io/error.h"
 
+#include <unistd.h>
 #include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <filesystem>
 #include <iostream>
 
 namespace {
@@ -36,13 +39,29 @@ int program(int argc, char** argv) {
         const std::string name = argc > 1 ? argv[1] : "";
         const bool known =
             !app.get_subcommands([&](const CLI::App* command) { return command->get_name() == name; }).empty();
-        const bool misnamed = !known && !name.empty() && !name.starts_with("-");
-        throw Error((misnamed ? "there is no command '" + name + "'" : error.what()) + " (see pvtune " +
-                    (known ? name + " " : "") + "--help)");
+        std::string what = error.what();
+        // CLI11 looks for missing flags first; an unknown one tells more.
+        const std::vector<std::string> unknown = app.remaining(true);
+        if (!unknown.empty()) what = "there is no flag or argument '" + unknown.front() + "'";
+        if (!known && !name.empty() && !name.starts_with("-")) what = "there is no command '" + name + "'";
+        throw Error(what + " (see pvtune " + (known ? name + " " : "") + "--help)");
     }
     return 0;
 }
 
+/// By default GCC's OpenMP threads spin for some 20 ms at every barrier before they sleep, which makes a run several
+/// times slower where other programs use the same cores. The runtime reads its settings before main(), so the program
+/// starts itself once more with a shorter spin, unless the user has chosen one.
+void shorten_spinning(char** argv) {
+    if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
+    setenv("GOMP_SPINCOUNT", "10000", 1);
+    std::error_code ignored;
+    execv(std::filesystem::read_symlink("/proc/self/exe", ignored).c_str(), argv);
+}
+
 }  // namespace
 
-int main(int argc, char** argv) { return pvtune::run_guarded(program, argc, argv); }
+int main(int argc, char** argv) {
+    shorten_spinning(argv);
+    return pvtune::run_guarded(program, argc, argv);
+}

@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # What the demo runs with; all else is the program's default.
 QUANTIZE_FLAGS=(--representation aqlm --codebooks 2 --code-bits 8 --group 8)
-TUNE_FLAGS=(--strategy pv-ste --steps 100 --batch 2 --ctx 1024 --precision bf16)
+TUNE_FLAGS=(--strategy pv-ste --steps 40 --batch 2 --ctx 1024 --lr 1e-3 --code-lr 3e-2 --precision bf16 --checkpoint-every 0)
 EVAL_FLAGS=(--ctx 1024 --precision bf16)
 EVAL_WINDOWS=40
 GENERATE_FLAGS=(--prompt "The history of the city began in")

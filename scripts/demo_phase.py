@@ -30,7 +30,7 @@ def last_object(output: str) -> Optional[dict]:
 
 
 def run(command: list) -> tuple:
-    """Exit status and standard output of the command, which is echoed line by line."""
+    """Exit status and standard output of the command, which is echoed line by line but for a JSON result."""
     try:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     except OSError as error:
@@ -39,8 +39,9 @@ def run(command: list) -> tuple:
     lines = []
     try:
         for line in process.stdout:
-            sys.stdout.buffer.write(line)
-            sys.stdout.flush()
+            if not line.startswith(b'{"'):  # the result is for the report, the words before it for the person
+                sys.stdout.buffer.write(line)
+                sys.stdout.flush()
             lines.append(line)
         status = process.wait()
     except KeyboardInterrupt:  # the command got it too: let it save and leave

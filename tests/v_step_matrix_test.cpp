@@ -138,9 +138,15 @@ protected:
         const VState state = allocate_v_state(backend_->arena(), matrix(), settings);
         const VScratch scratch = allocate_v_scratch(backend_->arena(), model_, settings);
         start_buffer(backend_->ops(), matrix(), state);
-        Expected expected{Values(rows * columns), weights_of(codes_), codes_};
+        // Moments of steps before: after the first one every update is a sign, and all scores are one.
+        const OwnedTensor earlier = gradient(1);
+        for (std::int64_t i = 0; i < rows * columns; ++i) {
+            const float value = earlier->as<float>()[i];
+            state.second_moment.as<float>()[i] = value * value;
+        }
+        Expected expected{values_of(state.second_moment), weights_of(codes_), codes_};
         std::int64_t changed = 0;
-        for (std::int64_t update = 1; update <= 3; ++update) {
+        for (std::int64_t update = 20; update <= 22; ++update) {
             const OwnedTensor g = gradient(static_cast<std::uint32_t>(10 + update));
             const Values before = weights_of(expected.codes);
             matrix().quantized->dequantize(backend_->ops(), matrix().weight);

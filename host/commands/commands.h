@@ -16,7 +16,7 @@ namespace pvtune {
 struct CommonOptions {
     std::string device = "cpu";
     std::string precision = "f32";
-    int threads = 1;  ///< add_common_flags() makes it all that the process may use
+    int threads = 1;  ///< add_common_flags() sets it to all that the process may use
     std::uint64_t seed = 0;
     bool dry_run = false;
     std::string log;

@@ -30,7 +30,7 @@ int fail(int status, const std::string& what) {
 
 void add_common_flags(CLI::App& app, CommonOptions& common) {
     const std::string group = "Common options";
-    common.threads = omp_get_num_procs();
+    common.threads = omp_get_max_threads();  // OMP_NUM_THREADS and the CPUs that the process may use
     for (CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
         command->add_option("--device", common.device, "what computes: cpu or cuda")
             ->check(CLI::IsMember({"cpu", "cuda"}))

@@ -67,6 +67,7 @@ PerplexityResult measure(const CommonOptions& common, const EvalOptions& options
 }
 
 void run(const CommonOptions& common, const EvalOptions& options) {
+    const auto backend = make_backend(common);
     const StoreReader store(options.model, "weights");
     const ModelConfig config = read_config(store);
     if (options.ctx > config.max_positions) {
@@ -81,7 +82,6 @@ void run(const CommonOptions& common, const EvalOptions& options) {
         message(common, options.tokens + " has " + std::to_string(windows) + " windows of " +
                             std::to_string(options.ctx) + " tokens; all are used");
     }
-    const auto backend = make_backend(common);
     const Plan plan = make_plan(common, options, store, text, windows);
     if (common.dry_run) return print_plan(*backend, plan, common.json);
     check_fits(*backend, plan, "use a smaller --ctx");

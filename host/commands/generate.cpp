@@ -106,9 +106,9 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 }
 
 void run(const CommonOptions& common, const GenerateOptions& options) {
+    const auto backend = make_backend(common);
     const StoreReader store(options.model, "weights");
     const ModelConfig config = read_config(store);
-    const auto backend = make_backend(common);
     TokenizerProcess tokenizer(options.tokenizer);
     const std::vector<std::uint32_t> prompt = encode_prompt(tokenizer, options, config);
     const std::int64_t capacity = static_cast<std::int64_t>(prompt.size()) + options.max_tokens;

@@ -53,8 +53,8 @@ void run(const CommonOptions& common, QuantizeOptions options) {
     const auto start = std::chrono::steady_clock::now();
     if (options.spec.representation == "vq" && !options.codebooks_given) options.spec.codebooks = 1;
     check_spec(options.spec);
-    const StoreReader model(options.model, "weights");
     const auto backend = make_backend(common);
+    const StoreReader model(options.model, "weights");
     const QuantizePlan found = plan_quantize(model, options.spec);
     const Plan plan = make_plan(found, options.spec);
     if (common.dry_run) return print_plan(*backend, plan, common.json);

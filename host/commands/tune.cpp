@@ -27,7 +27,7 @@ struct TuneOptions {
     std::string model, teacher, tokens, out;
     std::string strategy = "pv-ste", schedule = "constant", activations = "auto", order = "shuffled", lamb = "on",
                 train_dense = "on";
-    bool resume = false;
+    bool resume = false, keep_checkpoint = false;
     std::int64_t checkpoint_every = 100;
     TuneSettings settings;
 
@@ -132,7 +132,6 @@ nlohmann::ordered_json log_line(const StepReport& report, const TuneSettings& se
 }
 
 struct RunTotals {
-    double loss = 0;
     double seconds = 0;
     std::int64_t steps = 0;
     std::int64_t changed = 0;
@@ -159,7 +158,6 @@ RunTotals tune(const CommonOptions& common, const TuneOptions& options, const In
         log.write(log_line(report, settings));
         progress.update(report.step, format("loss %.4f, %lld codes changed, %.2f s a step", report.loss,
                                             static_cast<long long>(report.changed), report.seconds));
-        totals.loss = report.loss;
         totals.seconds += report.seconds;
         totals.steps += 1;
         totals.changed += report.changed;
@@ -214,14 +212,18 @@ void run(const CommonOptions& common, TuneOptions options) {
     }
     const RunTotals totals = tune(common, options, inputs, tuner);
     const std::string hash = tuner.save_model(options.out, common.command_line, inputs.student);
-    std::error_code ignored;
-    std::filesystem::remove(options.checkpoint(), ignored);
+    if (options.keep_checkpoint) {
+        tuner.save_checkpoint(options.checkpoint(), common.command_line, source_of(common, inputs));
+    } else {
+        std::error_code ignored;
+        std::filesystem::remove(options.checkpoint(), ignored);
+    }
 
     const double seconds_per_step = totals.steps > 0 ? totals.seconds / static_cast<double>(totals.steps) : 0;
-    std::cout << options.out << ": loss " << format("%.4f", totals.loss) << " after " << tuner.steps_done()
+    std::cout << options.out << ": loss " << format("%.4f", tuner.loss()) << " after " << tuner.steps_done()
               << " steps, " << totals.changed << " code changes, " << format("%.2f", seconds_per_step)
               << " s a step, peak memory " << bytes_text(peak_memory()) << ", content hash " << hash << "\n";
-    print_result(common, {{"loss", totals.loss},
+    print_result(common, {{"loss", tuner.loss()},
                           {"steps", tuner.steps_done()},
                           {"seconds_per_step", seconds_per_step},
                           {"codes_changed", totals.changed},
@@ -327,6 +329,8 @@ void add_tune_command(CLI::App& app, CommonOptions& common) {
                      "steps between checkpoints (OUT.checkpoint); 0: only on Ctrl-C")
         ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40))
         ->capture_default_str();
+    command->add_flag("--keep-checkpoint", options->keep_checkpoint,
+                      "leave one at the end, so that --resume with more --steps goes on");
     command->add_flag("--resume", options->resume,
                       "go on from OUT.checkpoint; the result has the bits of a run that was not stopped");
     command->footer(

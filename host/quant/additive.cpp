@@ -184,7 +184,6 @@ std::unique_ptr<Representation> load_additive(Backend& backend, const StoreReade
         refuse(store, path, spec.representation + " with " + std::to_string(spec.codebooks) + " codebooks");
     }
     if (backend.arena().planning()) return std::make_unique<AdditiveRepresentation>(backend, rows, columns, spec);
-    if (backend.arena().planning()) return std::make_unique<AdditiveRepresentation>(backend, rows, columns, spec);
     // Everything is read and checked before the arena grows.
     const auto codes = read_codes(store, path + "/codes", {rows, columns / spec.group, spec.codebooks}, spec.code_bits);
     const auto codebooks =

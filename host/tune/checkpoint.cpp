@@ -80,6 +80,7 @@ void Tuner::save_checkpoint(const std::string& path, const std::string& command,
     store.set_text("/", "settings", settings_json(settings_));
     store.set_text("/", "source", source);
     store.set_integer("/", "step", steps_done_);
+    store.set_real("/", "loss", loss_);
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
         for (std::size_t j = 0; j < matrices_per_block; ++j) {
             const Matrix& matrix = student_.blocks[i].matrices[j];
@@ -112,6 +113,7 @@ void Tuner::load_checkpoint(const StoreReader& checkpoint, const std::string& so
                     "): give the same flags, or start again without --resume");
     }
     steps_done_ = checkpoint.integer("/", "step");
+    loss_ = checkpoint.real("/", "loss");
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
         for (std::size_t j = 0; j < matrices_per_block; ++j) {
             const Matrix& matrix = student_.blocks[i].matrices[j];

@@ -316,6 +316,7 @@ StepReport Tuner::step(std::span<const std::vector<std::uint32_t>> sequences) {
     report.backward_seconds = end - loss_done - report.p_seconds - report.v_seconds;
     report.seconds = end - start;
     report.step = ++steps_done_;
+    loss_ = report.loss;
     return report;
 }
 

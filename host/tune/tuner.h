@@ -48,6 +48,8 @@ public:
     StepReport step(std::span<const std::vector<std::uint32_t>> sequences);
 
     std::int64_t steps_done() const { return steps_done_; }
+    /// Of the last step, also after a resume.
+    double loss() const { return loss_; }
     bool keeps_activations() const { return keep_; }
 
     /// Everything that a resumed run needs; source: what identifies the inputs (content hashes of the files).
@@ -82,6 +84,7 @@ private:
     std::int64_t micro_batches_ = 1;
     bool keep_ = true;
     std::int64_t steps_done_ = 0;
+    double loss_ = 0;
 
     std::vector<Tensor> tokens_;                 ///< u32, one a micro-batch
     std::vector<Tensor> hidden_;                 ///< block inputs [micro * (layers + 1) + block]

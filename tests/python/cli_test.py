@@ -62,7 +62,8 @@ def write_tokenizer(path: Path, words: int) -> Path:
     return path
 
 
-def run(*arguments: Any, preexec: Optional[Callable[[], None]] = None, **environment: str) -> subprocess.CompletedProcess:
+def run(*arguments: Any, preexec: Optional[Callable[[], None]] = None,
+        **environment: str) -> subprocess.CompletedProcess:
     """pvtune with these arguments, on one thread."""
     command = [PVTUNE, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, preexec_fn=preexec, check=False,
@@ -88,7 +89,8 @@ class CommandLine(unittest.TestCase):
         cls.hf = write_folder(cls.folder / "hf", tensors())
         cls.tokenizer = write_tokenizer(cls.folder / "tokenizer.json", VOCABULARY)
         random = np.random.default_rng(1)
-        cls.tokens = tokenize(cls.folder, cls.tokenizer, random.integers(3, VOCABULARY, 700).tolist(), cls.folder / "t.h5")
+        cls.tokens = tokenize(cls.folder, cls.tokenizer, random.integers(3, VOCABULARY, 700).tolist(),
+                              cls.folder / "t.h5")
         cls.model = cls.folder / "model.h5"
         cls.quantized = cls.folder / "q.h5"
         cls.imported = run("import", "--from", cls.hf, "--out", cls.model, "--json")
@@ -148,17 +150,20 @@ class Commands(CommandLine):
         self.assertIn("relative_mse", lines[0])
 
     def test_quantize_repeats(self) -> None:
-        again = self.result(run("quantize", "--model", self.model, "--code-bits", 4, "--out", self.here / "q.h5", "--json"))
+        again = self.result(run("quantize", "--model", self.model, "--code-bits", 4, "--out", self.here / "q.h5",
+                                "--json"))
         self.assertEqual(again["content_hash"], self.result(self.quantised)["content_hash"])
 
     def test_quantize_vq(self) -> None:
-        result = self.result(run("quantize", "--model", self.model, "--representation", "vq", "--code-bits", 4, "--group",
+        result = self.result(run("quantize", "--model", self.model, "--representation", "vq", "--code-bits", 4,
+                                 "--group",
                                  4, "--out", self.here / "q.h5", "--json"))
         self.assertEqual(result["codebooks"], 1)
 
     def test_eval(self) -> None:
         for model in (self.model, self.quantized):
-            result = self.result(run("eval", "--model", model, "--tokens", self.tokens, "--ctx", 64, "--windows", 3, "--json",
+            result = self.result(run("eval", "--model", model, "--tokens", self.tokens, "--ctx", 64, "--windows", 3,
+                                     "--json",
                                      "--threads", 1))
             self.assertAlmostEqual(result["perplexity"], np.exp(result["nll"]), places=6)
             self.assertEqual((result["tokens"], result["windows"], result["ctx"]), (3 * 63, 3, 64))
@@ -178,7 +183,8 @@ class Commands(CommandLine):
         self.assertEqual(len(tokens["first"]), 16)
 
     def test_generate(self) -> None:
-        command = ("generate", "--model", self.model, "--tokenizer", self.tokenizer, "--prompt", "w5 w6", "--max-tokens", 8)
+        command = ("generate", "--model", self.model, "--tokenizer", self.tokenizer, "--prompt", "w5 w6",
+                   "--max-tokens", 8)
         result = self.result(run(*command, "--json", PVTUNE_PYTHON=sys.executable))
         self.assertTrue(result["text"].startswith("w5 w6"))
         self.assertEqual(len(result["text"].split()), 2 + result["tokens"])
@@ -212,7 +218,9 @@ class Flags(CommandLine):
     """Flags that must be refused."""
 
     def test_unknown(self) -> None:
-        self.refused(run("eval", "--frobnicate"), "--help")
+        self.refused(run("eval", "--frobnicate"), "--frobnicate", "pvtune eval --help")
+        self.refused(run("inspect", self.model, "--frobnicate", 3), "--frobnicate")
+        self.refused(run("--frobnicate"), "--frobnicate")
         self.refused(run("frobnicate"), "frobnicate", "--help")
         self.refused(run(), "--help")
         self.refused(run("eval", "--model", self.model), "--tokens")
@@ -220,13 +228,16 @@ class Flags(CommandLine):
         self.refused(run("inspect", self.model, "--threads", 0), "--threads")
 
     def test_no_cuda(self) -> None:
-        self.refused(run("eval", "--model", self.model, "--tokens", self.tokens, "--device", "cuda"),
-                     "this build has no CUDA backend; use --device cpu")
+        for command in (("eval", "--model", self.model, "--tokens", self.tokens), ("inspect", self.model), ("bench",),
+                        ("import", "--from", self.hf, "--out", self.here / "m.h5")):
+            self.refused(run(*command, "--device", "cuda"), "this build has no CUDA backend; use --device cpu")
 
     def test_impossible_quantisation(self) -> None:
         out = self.here / "q.h5"
-        for flags in (("--group", 5), ("--code-bits", 17), ("--codebooks", 0), ("--representation", "vq", "--codebooks", 2)):
-            self.refused(run("quantize", "--model", self.model, "--out", out, *flags), flags[0] if len(flags) == 2 else "vq",
+        for flags in (("--group", 5), ("--code-bits", 17), ("--codebooks", 0), ("--representation", "vq",
+                                                                                "--codebooks", 2)):
+            self.refused(run("quantize", "--model", self.model, "--out", out, *flags),
+                         flags[0] if len(flags) == 2 else "vq",
                          nothing_at=out)
 
     def test_context(self) -> None:
@@ -241,7 +252,7 @@ class BadFiles(CommandLine):
         out = self.here / "out.h5"
         self.refused(run("inspect", self.here / "none.h5"), "no such file")
         self.refused(run("import", "--from", self.here / "none", "--out", out), "no such file", nothing_at=out)
-        self.refused(run("eval", "--model", self.model, "--tokens", self.here / "none.h5"), "no such file")
+        self.refused(run("eval", "--model", self.model, "--tokens", self.here / "none.h5", "--ctx", 64), "no such file")
         self.refused(run("quantize", "--model", self.model, "--out", self.here / "none" / "q.h5"), "no folder")
         self.refused(run("quantize", "--model", self.model, "--out", self.here), "is a folder")
 
@@ -254,7 +265,7 @@ class BadFiles(CommandLine):
             flipped[place] ^= 0xFF
         for content in (data[: len(data) // 2], data[:100], b"", bytes(flipped), b"hello" * 100):
             bad.write_bytes(content)
-            self.refused(run("quantize", "--model", bad, "--out", out), str(bad), nothing_at=out)
+            self.refused(run("quantize", "--model", bad, "--out", out, "--quiet"), str(bad), nothing_at=out)
             self.refused(run("eval", "--model", bad, "--tokens", self.tokens, "--ctx", 64), str(bad))
             self.assertEqual(bad.read_bytes(), content)
         with h5py.File(bad, "w") as store:
@@ -303,9 +314,11 @@ class BadFiles(CommandLine):
     def test_another_tokenizer(self) -> None:
         other = write_tokenizer(self.here / "other.json", 5 * VOCABULARY)
         tokens = tokenize(self.here, other, [1, 2, 3] * 40 + [200] + [4] * 80, self.here / "t.h5")
-        self.refused(run("eval", "--model", self.model, "--tokens", tokens, "--ctx", 64, "--quiet"), "token 200 at position 120",
+        self.refused(run("eval", "--model", self.model, "--tokens", tokens, "--ctx", 64, "--quiet"),
+                     "token 200 at position 120",
                      "outside the model's vocabulary of 64")
-        self.refused(run("generate", "--model", self.model, "--tokenizer", other, "--prompt", "w300"), "other.json", "300")
+        self.refused(run("generate", "--model", self.model, "--tokenizer", other, "--prompt", "w300"), "other.json",
+                     "300")
 
     def test_too_few_tokens(self) -> None:
         tokens = tokenize(self.here, self.tokenizer, [3] * 20, self.here / "t.h5")
@@ -330,7 +343,8 @@ class Limits(CommandLine):
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
         self.refused(run("import", "--from", self.hf, "--out", out, "--quiet", preexec=limit), str(out), nothing_at=out)
-        self.refused(run("quantize", "--model", self.model, "--out", out, "--quiet", preexec=limit), str(out), nothing_at=out)
+        self.refused(run("quantize", "--model", self.model, "--out", out, "--quiet", preexec=limit), str(out),
+                     nothing_at=out)
 
     def test_disk_that_fills_up_while_writing(self) -> None:
         # Enough for what the plan counts, not for all of the file.
@@ -366,7 +380,8 @@ class Limits(CommandLine):
         def limit() -> None:
             resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
 
-        done = run("eval", "--model", model, "--tokens", self.tokens, "--ctx", 128, "--threads", 1, "--quiet", preexec=limit)
+        done = run("eval", "--model", model, "--tokens", self.tokens, "--ctx", 128, "--threads", 1, "--quiet",
+                   preexec=limit)
         self.refused(done, "memory")
 
     def test_interrupt_leaves_nothing(self) -> None:

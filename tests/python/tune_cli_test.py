@@ -1,0 +1,269 @@
+"""`pvtune tune` as a user runs it, on a tiny random model: what it prints and logs, interrupts and kills with --resume,
+and every input that it must refuse."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import time
+import unittest
+from pathlib import Path
+from typing import Any, Optional
+
+import h5py
+import numpy as np
+from cli_test import CONFIG, PVTUNE, VOCABULARY, CommandLine, run, tensors, tokenize, write_folder
+
+FLAGS = ("--ctx", 16, "--batch", 4, "--lr", 0.003, "--code-lr", 0.1, "--tau", 0.05, "--threads", 1)
+
+
+class TuneTest(CommandLine):
+    """A quantised model, its teacher, 700 tokens: 43 windows of 16, so that 11 steps of 4 are an epoch."""
+
+    def arguments(self, out: Path, **changes: Any) -> list[Any]:
+        """Of a run; a change to None leaves a flag out."""
+        flags = {"--model": self.quantized, "--teacher": self.model, "--tokens": self.tokens, "--out": out,
+                 **dict(zip(FLAGS[::2], FLAGS[1::2])),
+                 **{"--" + name.replace("_", "-"): value for name, value in changes.items()}}
+        return ["tune", *(item for name, value in flags.items() if value is not None for item in (name, value))]
+
+    def tune(self, out: Path, *switches: str, preexec: Any = None, **changes: Any) -> subprocess.CompletedProcess:
+        return run(*self.arguments(out, **changes), *switches, preexec=preexec)
+
+    def begin(self, out: Path, *switches: str, **changes: Any) -> subprocess.Popen:
+        """Start a run that goes on; its process is ended with the test."""
+        process = subprocess.Popen([PVTUNE, *map(str, self.arguments(out, **changes)), *switches], text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+        return process
+
+    def wait_for(self, path: Path, lines: int, process: subprocess.Popen) -> None:
+        """Wait until the log has so many lines."""
+        end = time.monotonic() + 120
+        while not path.exists() or path.read_text().count("\n") < lines:
+            self.assertIsNone(process.poll(), "the run ended by itself")
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.002)
+
+    def files_of(self, out: Path) -> list[str]:
+        return sorted(path.name for path in out.parent.glob(out.name + "*"))
+
+
+class Running(TuneTest):
+    def test_result_and_log(self) -> None:
+        for strategy in ("continuous", "pv", "pv-ste"):
+            with self.subTest(strategy):
+                out, log = self.here / f"{strategy}.h5", self.here / f"{strategy}.jsonl"
+                result = self.result(self.tune(out, "--json", steps=14, strategy=strategy, log=log))
+                lines = [json.loads(line) for line in log.read_text().splitlines()]
+                self.assertEqual([line["step"] for line in lines], list(range(1, 15)))
+                self.assertEqual(result["steps"], 14)
+                self.assertEqual(result["loss"], lines[-1]["loss"])
+                self.assertGreater(result["seconds_per_step"], 0)
+                self.assertGreater(result["peak_bytes"], 1 << 20)
+                self.assertLess(lines[-1]["loss"], lines[0]["loss"])
+                changed = sum(line["codes_changed"] for line in lines)
+                self.assertEqual(changed > 0, strategy != "continuous")
+                self.assertEqual(result["codes_changed"], changed)
+                for line in lines:
+                    self.assertLessEqual(line["codes_changed"], line["codes_selected"])
+                    self.assertEqual(line["tokens"], line["step"] * 64)
+                    parts = sum(line[part + "_seconds"]
+                                for part in ("teacher", "forward", "loss", "backward", "p", "v"))
+                    self.assertAlmostEqual(parts, line["seconds"], delta=1e-6)
+                self.assertEqual(self.files_of(out), [out.name])
+                inspected = self.result(run("inspect", out, "--json"))
+                self.assertEqual(inspected["content_hash"], result["content_hash"])
+                self.result(run("eval", "--model", out, "--tokens", self.tokens, "--ctx", 64, "--json"))
+
+    def test_runs_repeat_and_seeds_differ(self) -> None:
+        hashes = [self.result(self.tune(self.here / f"{i}.h5", "--json", steps=2, seed=seed))["content_hash"]
+                  for i, seed in enumerate((5, 5, 6))]
+        self.assertEqual(hashes[0], hashes[1])
+        self.assertNotEqual(hashes[0], hashes[2])
+
+    def test_dry_run_starts_nothing(self) -> None:
+        out, log = self.here / "out.h5", self.here / "log.jsonl"
+        done = self.tune(out, "--dry-run", steps=1000, log=log)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for words in ("codes", "Adam moments", "straight-through buffers"):
+            self.assertIn(words, done.stdout)
+        self.assertEqual(list(self.here.iterdir()), [])
+        self.assertIsInstance(self.result(self.tune(out, "--dry-run", "--json")), dict)
+
+
+class Stopping(TuneTest):
+    def uninterrupted(self, **changes: Any) -> str:
+        return self.result(self.tune(self.here / "straight.h5", "--json", **changes))["content_hash"]
+
+    def resumed(self, out: Path, **changes: Any) -> dict[str, Any]:
+        return self.result(self.tune(out, "--json", "--resume", **changes))
+
+    def test_interrupt_and_resume(self) -> None:
+        for sent in (signal.SIGINT, signal.SIGTERM):
+            with self.subTest(sent):
+                out, log = self.here / f"{sent}.h5", self.here / f"{sent}.jsonl"
+                process = self.begin(out, steps=100_000, log=log)
+                self.wait_for(log, 5, process)
+                process.send_signal(sent)
+                _, errors = process.communicate(timeout=60)
+                self.assertEqual(process.returncode, 130, errors)
+                self.assertIn("--resume", errors.splitlines()[-1])
+                self.assertEqual(self.files_of(out), [out.name + ".checkpoint"])
+                done = len(log.read_text().splitlines())
+                copy = self.here / "copy.h5"
+                shutil.copy(str(out) + ".checkpoint", str(copy) + ".checkpoint")
+                result = self.resumed(copy, steps=done)  # nothing is left to do
+                self.assertEqual(result["loss"], json.loads(log.read_text().splitlines()[-1])["loss"])
+                result = self.resumed(out, steps=done + 9, log=log)
+                self.assertEqual(result["steps"], done + 9)
+                self.assertEqual(result["content_hash"], self.uninterrupted(steps=done + 9))
+                self.assertEqual(self.files_of(out), [out.name])
+                steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+                self.assertEqual(steps, list(range(1, done + 10)))
+
+    def test_kill_and_resume(self) -> None:
+        expected = self.uninterrupted(steps=40, precision="bf16")
+        chance = random.Random(os.getpid())
+        for attempt in range(3):
+            delay = chance.uniform(0, 0.05)
+            with self.subTest(attempt=attempt, delay=delay):
+                out, log = self.here / f"{attempt}.h5", self.here / f"{attempt}.jsonl"
+                process = self.begin(out, steps=100_000, log=log, precision="bf16", checkpoint_every=2)
+                self.wait_for(log, 3, process)
+                time.sleep(delay)
+                process.kill()
+                process.communicate()
+                self.assertFalse(out.exists())
+                with h5py.File(str(out) + ".checkpoint") as checkpoint:
+                    at = int(checkpoint.attrs["step"])
+                if at > 40:
+                    self.skipTest("a fast machine")
+                result = self.resumed(out, steps=40, precision="bf16", checkpoint_every=2)
+                self.assertEqual(result["content_hash"], expected)
+                self.assertEqual(self.files_of(out), [out.name])
+
+    def test_kept_checkpoint_goes_on(self) -> None:
+        out = self.here / "out.h5"
+        self.result(self.tune(out, "--json", "--keep-checkpoint", steps=3))
+        self.assertEqual(self.files_of(out), [out.name, out.name + ".checkpoint"])
+        self.assertEqual(self.resumed(out, steps=6)["content_hash"], self.uninterrupted(steps=6))
+        self.assertEqual(self.files_of(out), [out.name])
+
+    def test_resume_without_a_checkpoint_starts(self) -> None:
+        self.assertEqual(self.resumed(self.here / "out.h5", steps=2)["content_hash"], self.uninterrupted(steps=2))
+
+    def test_what_a_resumed_run_must_agree_in(self) -> None:
+        out, log = self.here / "out.h5", self.here / "log.jsonl"
+        process = self.begin(out, steps=100_000, log=log, checkpoint_every=1)
+        self.wait_for(log, 3, process)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        checkpoint = Path(str(out) + ".checkpoint")
+        content = checkpoint.read_bytes()
+        tokens = tokenize(self.here, self.tokenizer, [7, 8, 9] * 300, self.here / "t.h5")
+        quantized = self.here / "q.h5"
+        self.result(run("quantize", "--model", self.model, "--code-bits", 3, "--out", quantized, "--json"))
+        for changes, words in (({"lr": 0.1}, "other settings"), ({"strategy": "pv"}, "other settings"),
+                               ({"seed": 9}, "other settings"), ({"ctx": 8}, "other settings"),
+                               ({"tokens": tokens}, "--tokens"), ({"precision": "bf16"}, "--precision"),
+                               ({"model": quantized}, ""), ({"steps": 1}, "--steps")):
+            with self.subTest(changes):
+                done = self.tune(out, "--quiet", "--resume", **{"steps": 100_000, **changes})
+                self.refused(done, str(checkpoint), words)
+                self.assertEqual(checkpoint.read_bytes(), content)
+        damaged = bytearray(content)
+        with h5py.File(checkpoint) as file:
+            name = "model.norm.weight"
+            value = file["parameters"][name]["value"][...].tobytes()
+        damaged[content.index(value)] ^= 1
+        for bad in (bytes(damaged), content[:-9], b"", self.quantized.read_bytes()):
+            checkpoint.write_bytes(bad)
+            self.refused(self.tune(out, "--quiet", "--resume", steps=100_000), str(checkpoint))
+            self.assertFalse(out.exists())
+
+
+class Refusing(TuneTest):
+    def refuse(self, *words: str, steps: int = 2, preexec: Any = None, **changes: Any) -> None:
+        out = self.here / "out.h5"
+        done = self.tune(out, "--quiet", steps=steps, preexec=preexec, **changes)
+        self.refused(done, *words, nothing_at=out)
+
+    def other_teacher(self, vocabulary: int, width: Optional[int] = None) -> Path:
+        """A dense model of another shape."""
+        rename = {16: 16, 48: 48, 32: width or 32, VOCABULARY: vocabulary}
+        if width:
+            rename[16] = width // 2
+        generator = np.random.default_rng(3)
+        weights = {name: generator.normal(0, 0.3, [rename[size] for size in weight.shape]).astype(np.float32)
+                   for name, weight in tensors().items()}
+        config = {**CONFIG, "vocab_size": vocabulary, "hidden_size": width or 32}
+        path = self.here / "teacher.h5"
+        self.result(run("import", "--from", write_folder(self.here / "hf", weights, config), "--out", path, "--json"))
+        return path
+
+    def test_dense_model(self) -> None:
+        self.refuse(str(self.model), "not quantised", model=self.model)
+
+    def test_teacher_of_another_vocabulary(self) -> None:
+        self.refuse("teacher.h5", "vocabulary of 72", teacher=self.other_teacher(72))
+
+    def test_teacher_of_another_width(self) -> None:
+        self.refuse("teacher.h5", "width of 64", teacher=self.other_teacher(VOCABULARY, 64))
+
+    def test_tokens_of_another_vocabulary(self) -> None:
+        tokens = self.here / "t.h5"
+        shutil.copy(self.tokens, tokens)
+        # One token beyond the vocabulary, with its checksum made good.
+        with h5py.File(tokens, "r+", libver="latest") as file:
+            file["tokens"][17] = VOCABULARY + 3
+        self.refuse("t.h5", "67", "position 17", tokens=tokens)
+
+    def test_too_few_tokens(self) -> None:
+        tokens = tokenize(self.here, self.tokenizer, [3] * 10, self.here / "t.h5")
+        self.refuse("t.h5", "10 tokens", "--ctx", tokens=tokens)
+
+    def test_context_beyond_the_positions(self) -> None:
+        self.refuse("--ctx 129", "128", ctx=129)
+
+    def test_flags(self) -> None:
+        for flag, value in (("strategy", "newton"), ("schedule", "square"), ("steps", 0), ("batch", -1), ("tau", 2),
+                            ("lr", "fast"), ("device", "abacus")):
+            with self.subTest(flag):
+                self.refuse("--" + flag, **{"steps": 2, flag: value})
+
+    def test_missing_files(self) -> None:
+        for flag in ("model", "teacher", "tokens"):
+            self.refuse("none.h5", **{flag: self.here / "none.h5"})
+        self.refused(self.tune(self.here / "none" / "out.h5", "--quiet", steps=1), "none")
+
+    def test_rates_that_blow_up(self) -> None:
+        self.refuse("step 2", "not finite", steps=5, lr=1e6, lamb="off", code_lr=1)
+
+    def test_nan_rate(self) -> None:
+        self.refuse("--lr", steps=1, lr="nan")
+
+    def test_full_disk(self) -> None:
+        def limit(size: int) -> Any:
+            def set_limit() -> None:
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+            return set_limit
+
+        whole = self.here / "whole.h5"
+        self.result(self.tune(whole, "--json", steps=1))
+        size = whole.stat().st_size
+        for allowed in (4_000, size // 2, size - 100):
+            with self.subTest(allowed):
+                self.refuse("out.h5", preexec=limit(allowed))
+        # Room for what the plan counts and not for all of a checkpoint: the disk is full in the middle of the run.
+        plan = self.result(self.tune(self.here / "out.h5", "--dry-run", "--json"))
+        self.refuse("out.h5.checkpoint", steps=6, checkpoint_every=2, preexec=limit(plan["bytes_written"] + 64))
+
+
+if __name__ == "__main__":
+    unittest.main()
