@@ -1,6 +1,6 @@
 #!/bin/bash
 # Times evaluation and a tuning step of SmolLM2-135M in PyTorch and in pvtune, in turns, on this machine.
-#   scripts/bench_cpu.sh [--rounds N] [--repeats N] [--steps N] [--threads N] [--text FILE]
+#   scripts/bench_cpu.sh [--rounds N] [--repeats N] [--steps N] [--threads N] [--precision bf16|f32] [--text FILE]
 # Makes the PyTorch environment build/torch-venv (4.1 GB) at the first run. Leaves out/bench-cpu.json and a table.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -8,13 +8,16 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 say() { echo "bench-cpu: $*" >&2; }
 die() { say "$*"; exit 2; }
 
-rounds=2 repeats=3 steps=4 threads=$(nproc) text=()
+rounds=2 repeats=3 steps=4 threads=$(nproc) precisions=(bf16 f32) text=()
 while (($#)); do
     case $1 in
         -h | --help) sed -n '2,4s/^# \{0,1\}//p' scripts/bench_cpu.sh; exit 0 ;;
         --rounds | --repeats | --steps | --threads)
             [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die "$1 ${2:-}: a number of at least 1 is needed"
             declare "${1#--}=$2" ;;
+        --precision)
+            [[ ${2:-} == bf16 || ${2:-} == f32 ]] || die "$1 ${2:-}: there is bf16 and f32"
+            precisions=("$2") ;;
         --text)
             [[ -r ${2:-} ]] || die "--text ${2:-}: no such file"
             text=("$2") ;;
@@ -101,7 +104,7 @@ rm -f "$work"/runs/*.json "$work"/runs/*.jsonl
 export TORCHINDUCTOR_CACHE_DIR=$PWD/build/torch-cache
 
 for ((round = 1; round <= rounds; round++)); do
-    for precision in bf16 f32; do
+    for precision in "${precisions[@]}"; do
         common=(--precision "$precision" --threads "$threads" --ctx 1024 --json --quiet)
         pytorch "$round" "$precision" eval
         timed "$round-pvtune-eval-$precision" build/pvtune eval --model "$work/model.h5" --tokens "$work/tokens.h5" \

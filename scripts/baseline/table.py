@@ -51,6 +51,8 @@ def lines(runs: Path) -> list[Line]:
         return choose(value(result) for result in results)
 
     for precision in PRECISIONS:
+        if not any(runs.glob(f"*-{precision}.json")):  # scripts/bench_cpu.sh --precision left it out
+            continue
         goal = {"eval": 2.0, "gradients": 2.5, "step": 4.0, "memory": 2.0} if precision == "bf16" else {}
         torch_eval, our_eval = (read(runs, engine, "eval", precision) for engine in ("pytorch", "pvtune"))
         gradients, torch_step = (read(runs, "pytorch", what, precision) for what in ("gradients", "step"))
