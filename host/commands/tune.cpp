@@ -89,19 +89,16 @@ Tuner make_tuner(Backend& backend, const CommonOptions& common, const TuneOption
     return {backend, options.settings, std::move(student), std::move(teacher), parse_activations(options.activations)};
 }
 
-/// Bytes on disk at most: a checkpoint (codes and the f32 state of all that is trained) beside the one it replaces, and
-/// the tuned model.
-std::int64_t bytes_on_disk(const Plan& plan, std::int64_t model_bytes) {
+/// Bytes of a checkpoint: codes and the f32 state of everything that is trained.
+std::int64_t checkpoint_bytes(const Plan& plan) {
     std::int64_t bytes = 0;
     for (const Allocation& allocation : plan.memory) {
-        // The gradients of embedding and head are as large as their values, which have another name in f32 than in
-        // bf16.
         for (const char* kept : {"codes", "codebooks", "scales", "second moment of codes", "straight-through buffers",
-                                 "gradients of embedding and head", "Adam moments", "norms and biases"}) {
+                                 "f32 copies of embedding and head", "Adam moments", "norms and biases"}) {
             if (allocation.name == kept) bytes += allocation.bytes;
         }
     }
-    return 2 * bytes + model_bytes;
+    return bytes;
 }
 
 Plan make_plan(const CommonOptions& common, const TuneOptions& options, const Inputs& inputs) {
@@ -111,7 +108,7 @@ Plan make_plan(const CommonOptions& common, const TuneOptions& options, const In
     const TuneSettings& settings = options.settings;
     const double forward = forward_flops(inputs.config, settings.batch * settings.length, settings.length);
     plan.flops = static_cast<double>(settings.steps) * forward * (tuner.keeps_activations() ? 4 : 5);
-    plan.bytes_written = bytes_on_disk(plan, static_cast<std::int64_t>(std::filesystem::file_size(options.model)));
+    plan.bytes_written = checkpoint_bytes(plan);
     return plan;
 }
 
