@@ -3,7 +3,6 @@
 //  - a transposed left operand is packed a few panels at a time and stays, the right panels, packed once for all
 //    threads, stream past (weight gradients).
 // Every element of the result is summed by one thread over the whole inner dimension in a fixed order.
-// `pvtune bench --op linear` measures it beside oneDNN's product.
 
 #include "host/backend/cpu/amx.h"
 #include "host/backend/cpu/gemm.h"
