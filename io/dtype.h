@@ -60,12 +60,12 @@ struct bf16 {
 /// IEEE binary16.
 using f16 = _Float16;
 
-inline float to_float(float value) { return value; }
-inline float to_float(bf16 value) { return std::bit_cast<float>(static_cast<std::uint32_t>(value.bits) << 16); }
-inline float to_float(f16 value) { return static_cast<float>(value); }
+constexpr float to_float(float value) { return value; }
+constexpr float to_float(bf16 value) { return std::bit_cast<float>(static_cast<std::uint32_t>(value.bits) << 16); }
+constexpr float to_float(f16 value) { return static_cast<float>(value); }
 
 /// Rounds to nearest, ties to even; a NaN stays a (quiet) NaN.
-inline bf16 to_bf16(float value) {
+constexpr bf16 to_bf16(float value) {
     const auto bits = std::bit_cast<std::uint32_t>(value);
     const std::uint32_t rounded = (bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16;
     const std::uint32_t quiet_nan = (bits >> 16) | 0x40U;
@@ -73,17 +73,17 @@ inline bf16 to_bf16(float value) {
 }
 
 template <class T>
-T from_float(float value);
+constexpr T from_float(float value);
 template <>
-inline float from_float<float>(float value) {
+constexpr float from_float<float>(float value) {
     return value;
 }
 template <>
-inline bf16 from_float<bf16>(float value) {
+constexpr bf16 from_float<bf16>(float value) {
     return to_bf16(value);
 }
 template <>
-inline f16 from_float<f16>(float value) {
+constexpr f16 from_float<f16>(float value) {
     return static_cast<f16>(value);
 }
 

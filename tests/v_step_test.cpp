@@ -88,6 +88,35 @@ TEST(MomentAndScore, BaseMayBeTargetOrCurrent) {
     EXPECT_LT(relative_error(other_scores, expected.scores), 1e-4);  // squares of differences that cancel
 }
 
+TEST(MomentAndScore, ABf16MomentIsUsedAsItIsStored) {
+    const OwnedTensor gradient = random_tensor(DType::f32, {3, 720}, 14);
+    const OwnedTensor base = random_tensor(DType::f32, {3, 720}, 15);
+    const OwnedTensor before = random_tensor(DType::f32, {3, 720}, 16);
+    OwnedTensor second(DType::bf16, {3, 720});
+    const Values positive = values_of(before);
+    for (std::size_t i = 0; i < positive.size(); ++i) second.set(static_cast<std::int64_t>(i), std::abs(positive[i]));
+    const Values old = values_of(second);
+    OwnedTensor target(DType::f32, {3, 720});
+    OwnedTensor scores(DType::f32, {270});
+    VStepSettings settings;
+    settings.lamb = false;
+    settings.step = 3;
+    cpu::moment_and_score(target, scores, second, gradient, base, base, 8, settings);
+
+    const Values g = values_of(gradient);
+    const Values stored = values_of(second);
+    const Values start = values_of(base);
+    const Values moved = values_of(target);
+    const auto beta2 = static_cast<double>(settings.beta2);
+    for (std::size_t i = 0; i < g.size(); ++i) {
+        const double exact = beta2 * old[i] + (1 - beta2) * g[i] * g[i];
+        EXPECT_NEAR(stored[i], exact, exact * 0x1p-8) << "half a unit in the last place of bf16 is 2^-9";
+        const double u =
+            g[i] / (std::sqrt(stored[i] / (1 - std::pow(beta2, 3))) + static_cast<double>(settings.epsilon));
+        EXPECT_NEAR(moved[i], start[i] - static_cast<double>(settings.rate) * u, 1e-6);
+    }
+}
+
 TEST(MomentAndScore, SameBitsForAnyThreads) {
     expect_same_bits_for_any_threads([] {
         OwnedTensor target(DType::f32, {100, 320});

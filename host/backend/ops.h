@@ -90,8 +90,9 @@ public:
 
     /// out = silu(gate) * up, all [tokens, width].
     virtual void swiglu_forward(Tensor out, Tensor gate, Tensor up) = 0;
-    /// Sets d_gate and d_up. d_gate may be `gate`'s own buffer and d_up `up`'s.
-    virtual void swiglu_backward(Tensor d_gate, Tensor d_up, Tensor d_out, Tensor gate, Tensor up) = 0;
+    /// Sets d_gate and d_up, and `out` to what swiglu_forward gave, for the gradient of the weights behind it. d_gate may
+    /// be `gate`'s own buffer, d_up `up`'s and out d_out's.
+    virtual void swiglu_backward(Tensor d_gate, Tensor d_up, Tensor out, Tensor d_out, Tensor gate, Tensor up) = 0;
 
     /// out = a + b; out may be a or b.
     virtual void add(Tensor out, Tensor a, Tensor b) = 0;
@@ -131,7 +132,8 @@ public:
     /// The V step's target and scores in two passes over d_weight (section 3 of the design):
     /// v = beta2 v + (1 - beta2) g^2; u = g / (sqrt(v / (1 - beta2^step)) + epsilon); target = base - rate * r * u with
     /// r = |base| / |u| (lamb) or 1; scores[j] = |target_j - current_j|^2 over each group of `group` weights.
-    /// base may be target's own buffer (the straight-through buffer moves) or current (it restarts there).
+    /// base may be target's own buffer (the straight-through buffer moves) or current (it restarts there). second_moment
+    /// f32 or bf16: u is that of the stored v.
     virtual void moment_and_score(Tensor target, Tensor scores, Tensor second_moment, Tensor d_weight, Tensor base,
                                   Tensor current, std::int64_t group, const VStepSettings& settings) = 0;
     /// indices (u32 [count], ascending) of the `count` largest scores f32 [groups]; ties: the lower index first.

@@ -68,8 +68,8 @@ std::vector<BenchEntry> bench_entries(Backend& backend, DType precision, const s
     add("add", moved({hidden, other, third}), 0, [=, &ops] { ops.add(third, hidden, other); });
     add("swiglu_forward", moved({wide, wide2, wide3}), 0, [=, &ops] { ops.swiglu_forward(wide3, wide, wide2); });
     const Tensor d_wide = rows(intermediate), d_wide2 = rows(intermediate);
-    add("swiglu_backward", moved({wide, wide2, wide3, d_wide, d_wide2}), 0,
-        [=, &ops] { ops.swiglu_backward(d_wide, d_wide2, wide3, wide, wide2); });
+    add("swiglu_backward", moved({wide, wide2, wide3, wide3, d_wide, d_wide2}), 0,
+        [=, &ops] { ops.swiglu_backward(d_wide, d_wide2, wide3, wide3, wide, wide2); });
     add("linear_forward", moved({hidden, wide, weight}), product,
         [=, &ops] { ops.linear_forward(wide, hidden, weight, {}); });
     add("linear_backward_input", moved({hidden, wide, weight}), product,

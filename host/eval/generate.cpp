@@ -43,11 +43,11 @@ void Decoder::block_step(std::size_t i) {
     const Tensor v = values_[i].rows(position_, 1);
     const std::int64_t kv_width = config.kv_heads * config.head_dim;
 
-    ops.rmsnorm_forward(a.attention_normed, a.attention_inverse_rms.reshaped({1}), hidden_, block.attention_norm,
+    ops.rmsnorm_forward(a.normed, a.attention_inverse_rms.reshaped({1}), hidden_, block.attention_norm,
                         epsilon);
-    linear(a.q, a.attention_normed, query);
-    linear(k.reshaped({1, kv_width}), a.attention_normed, key);
-    linear(v.reshaped({1, kv_width}), a.attention_normed, value);
+    linear(a.q, a.normed, query);
+    linear(k.reshaped({1, kv_width}), a.normed, key);
+    linear(v.reshaped({1, kv_width}), a.normed, value);
     ops.rope_forward(q, cosines, sines);
     ops.rope_forward(k, cosines, sines);
     ops.attention_decode(a.attention.reshaped({config.heads, config.head_dim}),
@@ -56,9 +56,9 @@ void Decoder::block_step(std::size_t i) {
     linear(a.middle, a.attention, output);
     ops.add(a.middle, a.middle, hidden_);
 
-    ops.rmsnorm_forward(a.mlp_normed, a.mlp_inverse_rms.reshaped({1}), a.middle, block.mlp_norm, epsilon);
-    linear(a.gate, a.mlp_normed, gate);
-    linear(a.up, a.mlp_normed, up);
+    ops.rmsnorm_forward(a.normed, a.mlp_inverse_rms.reshaped({1}), a.middle, block.mlp_norm, epsilon);
+    linear(a.gate, a.normed, gate);
+    linear(a.up, a.normed, up);
     ops.swiglu_forward(a.activated, a.gate, a.up);
     linear(hidden_, a.activated, down);
     ops.add(hidden_, hidden_, a.middle);

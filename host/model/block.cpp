@@ -14,14 +14,14 @@ Tensor as_heads(Tensor rows, std::int64_t heads, std::int64_t head_dim) {
 
 }  // namespace
 
-BlockActivations allocate_activations(Arena& arena, const ModelConfig& config, DType precision, const Batch& batch) {
+BlockActivations allocate_activations(Arena& arena, const ModelConfig& config, DType precision, const Batch& batch,
+                                      const BlockActivations* shared) {
     const std::int64_t tokens = batch.tokens();
     const auto rows = [&](std::int64_t width) { return arena.allocate("activations", precision, {tokens, width}); };
     const auto statistics = [&](std::int64_t count) {
         return arena.allocate("activations", DType::f32, {count, tokens});
     };
     BlockActivations a;
-    a.attention_normed = rows(config.width);
     a.attention_inverse_rms = statistics(1);
     a.q = rows(config.heads * config.head_dim);
     a.k = rows(config.kv_heads * config.head_dim);
@@ -29,19 +29,19 @@ BlockActivations allocate_activations(Arena& arena, const ModelConfig& config, D
     a.attention = rows(config.heads * config.head_dim);
     a.log_sum_exp = statistics(config.heads);
     a.middle = rows(config.width);
-    a.mlp_normed = rows(config.width);
     a.mlp_inverse_rms = statistics(1);
     a.gate = rows(config.intermediate);
     a.up = rows(config.intermediate);
-    a.activated = rows(config.intermediate);
+    a.normed = shared ? shared->normed : rows(config.width);
+    a.activated = shared ? shared->activated : rows(config.intermediate);
     return a;
 }
 
 BlockActivations first_rows(const BlockActivations& activations, const ModelConfig& config, const Batch& batch) {
     const std::int64_t tokens = batch.tokens();
     BlockActivations part = activations;
-    for (Tensor* rows : {&part.attention_normed, &part.q, &part.k, &part.v, &part.attention, &part.middle,
-                         &part.mlp_normed, &part.gate, &part.up, &part.activated}) {
+    for (Tensor* rows : {&part.q, &part.k, &part.v, &part.attention, &part.middle, &part.gate, &part.up, &part.normed,
+                         &part.activated}) {
         *rows = rows->rows(0, tokens);
     }
     part.attention_inverse_rms = Tensor(part.attention_inverse_rms.data, DType::f32, {1, tokens});
@@ -90,10 +90,10 @@ void block_forward(Ops& ops, const Model& model, const Block& block, Tensor out,
     const Tensor k = as_heads(a.k, config.kv_heads, config.head_dim);
     const Tensor v = as_heads(a.v, config.kv_heads, config.head_dim);
 
-    ops.rmsnorm_forward(a.attention_normed, a.attention_inverse_rms, in, block.attention_norm, epsilon);
-    linear(a.q, a.attention_normed, query);
-    linear(a.k, a.attention_normed, key);
-    linear(a.v, a.attention_normed, value);
+    ops.rmsnorm_forward(a.normed, a.attention_inverse_rms, in, block.attention_norm, epsilon);
+    linear(a.q, a.normed, query);
+    linear(a.k, a.normed, key);
+    linear(a.v, a.normed, value);
     ops.rope_forward(q, cosines, sines);
     ops.rope_forward(k, cosines, sines);
     ops.attention_forward(as_heads(a.attention, config.heads, config.head_dim), a.log_sum_exp, q, k, v,
@@ -101,9 +101,9 @@ void block_forward(Ops& ops, const Model& model, const Block& block, Tensor out,
     linear(a.middle, a.attention, output);
     ops.add(a.middle, a.middle, in);
 
-    ops.rmsnorm_forward(a.mlp_normed, a.mlp_inverse_rms, a.middle, block.mlp_norm, epsilon);
-    linear(a.gate, a.mlp_normed, gate);
-    linear(a.up, a.mlp_normed, up);
+    ops.rmsnorm_forward(a.normed, a.mlp_inverse_rms, a.middle, block.mlp_norm, epsilon);
+    linear(a.gate, a.normed, gate);
+    linear(a.up, a.normed, up);
     ops.swiglu_forward(a.activated, a.gate, a.up);
     linear(out, a.activated, down);
     ops.add(out, out, a.middle);
@@ -123,11 +123,14 @@ void block_backward(Ops& ops, const Model& model, const Block& block, Tensor d_h
     const Tensor cosines = model.cosines.rows(0, batch.length);
     const Tensor sines = model.sines.rows(0, batch.length);
 
-    parameters(d_hidden, a.activated, down);
+    const auto epsilon = static_cast<float>(config.rms_epsilon);
+
     input(b.d_activated, d_hidden, down, false);
-    ops.swiglu_backward(a.gate, a.up, b.d_activated, a.gate, a.up);
-    parameters(a.gate, a.mlp_normed, gate);
-    parameters(a.up, a.mlp_normed, up);
+    ops.swiglu_backward(a.gate, a.up, a.activated, b.d_activated, a.gate, a.up);
+    parameters(d_hidden, a.activated, down);
+    ops.rmsnorm_forward(a.normed, a.mlp_inverse_rms, a.middle, block.mlp_norm, epsilon);
+    parameters(a.gate, a.normed, gate);
+    parameters(a.up, a.normed, up);
     input(b.d_normed, a.gate, gate, false);
     input(b.d_normed, a.up, up, true);
     ops.rmsnorm_backward(d_hidden, gradients.mlp_norm, b.d_normed, a.middle, block.mlp_norm, a.mlp_inverse_rms);
@@ -143,9 +146,10 @@ void block_backward(Ops& ops, const Model& model, const Block& block, Tensor d_h
         as_heads(a.v, config.kv_heads, config.head_dim), attention_shape(config, batch));
     ops.rope_backward(d_q, cosines, sines);
     ops.rope_backward(d_k, cosines, sines);
-    parameters(b.d_q, a.attention_normed, query);
-    parameters(b.d_k, a.attention_normed, key);
-    parameters(b.d_v, a.attention_normed, value);
+    ops.rmsnorm_forward(a.normed, a.attention_inverse_rms, in, block.attention_norm, epsilon);
+    parameters(b.d_q, a.normed, query);
+    parameters(b.d_k, a.normed, key);
+    parameters(b.d_v, a.normed, value);
     input(b.d_normed, b.d_q, query, false);
     input(b.d_normed, b.d_k, key, true);
     input(b.d_normed, b.d_v, value, true);

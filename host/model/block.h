@@ -13,14 +13,17 @@ struct Batch {
 
 /// What the forward pass of a block leaves for its backward pass. Where nothing is kept, one set serves all blocks.
 struct BlockActivations {
-    Tensor attention_normed, attention_inverse_rms;
-    Tensor q, k, v, attention, log_sum_exp;
+    Tensor attention_inverse_rms, q, k, v, attention, log_sum_exp;
     Tensor middle;  ///< hidden state between attention and MLP
-    Tensor mlp_normed, mlp_inverse_rms;
-    Tensor gate, up, activated;
+    Tensor mlp_inverse_rms, gate, up;
+    // Cheap to build again: all blocks share these, and the backward pass rebuilds them.
+    Tensor normed;     ///< of the attention, then of the MLP
+    Tensor activated;  ///< the MLP's product of silu(gate) and up
 };
 
-BlockActivations allocate_activations(Arena& arena, const ModelConfig& config, DType precision, const Batch& batch);
+/// shared: another block's activations, whose normed and activated serve this one too.
+BlockActivations allocate_activations(Arena& arena, const ModelConfig& config, DType precision, const Batch& batch,
+                                      const BlockActivations* shared = nullptr);
 
 /// The same buffers cut to a smaller batch.
 BlockActivations first_rows(const BlockActivations& activations, const ModelConfig& config, const Batch& batch);
@@ -46,7 +49,7 @@ void block_forward(Ops& ops, const Model& model, const Block& block, Tensor out,
                    const BlockActivations& activations, const Batch& batch);
 
 /// d_hidden: d loss / d out on entry, d loss / d in on return. Norm and bias gradients are added to; weight gradients
-/// are added to if accumulate, else set. Overwrites activations.gate and .up.
+/// are added to if accumulate, else set. Overwrites activations.gate, .up and .normed.
 void block_backward(Ops& ops, const Model& model, const Block& block, Tensor d_hidden, Tensor in,
                     const BlockActivations& activations, const BlockGradients& gradients,
                     const BackwardBuffers& buffers, const Batch& batch, bool accumulate);

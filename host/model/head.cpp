@@ -8,7 +8,7 @@ namespace {
 
 /// Tokens whose logits exist at once: enough for efficient products (the head's gradient is read and written once a
 /// chunk), few enough to stay far from tokens x vocabulary.
-constexpr std::int64_t chunk_tokens = 512;
+constexpr std::int64_t chunk_tokens = 256;
 
 void final_norm(Ops& ops, const Model& model, const HeadBuffers& buffers, Tensor to, Tensor hidden) {
     ops.rmsnorm_forward(to, buffers.inverse_rms.reshaped({buffers.inverse_rms.elements()}).rows(0, hidden.dim(0)),

@@ -11,6 +11,11 @@ namespace pvtune {
 
 namespace {
 
+bool same_block_shapes(const ModelConfig& a, const ModelConfig& b) {
+    return a.width == b.width && a.intermediate == b.intermediate && a.heads == b.heads && a.kv_heads == b.kv_heads &&
+           a.head_dim == b.head_dim;
+}
+
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 }  // namespace
@@ -28,8 +33,9 @@ Tuner::Tuner(Backend& backend, const TuneSettings& settings, Model student, Mode
     micro_batches_ = settings.batch / micro_.sequences;
     if (activations == Activations::automatic) {
         Arena plan;
-        allocate_activations(plan, student_.config, student_.precision, micro_);
-        const std::int64_t all = plan.bytes() * student_.config.layers * micro_batches_;
+        const auto first = allocate_activations(plan, student_.config, student_.precision, micro_);
+        const std::int64_t shared = first.normed.bytes() + first.activated.bytes();
+        const std::int64_t all = (plan.bytes() - shared) * student_.config.layers * micro_batches_ + shared;
         keep_ = all < backend.memory_limit() / 4;
     } else {
         keep_ = activations == Activations::keep;
@@ -52,9 +58,13 @@ void Tuner::allocate() {
     }
     const std::int64_t sets = keep_ ? micro_batches_ * config.layers : 1;
     for (std::int64_t i = 0; i < sets; ++i) {
-        activations_.push_back(allocate_activations(arena, config, precision, micro_));
+        const BlockActivations* first = i > 0 ? &activations_.front() : nullptr;
+        activations_.push_back(allocate_activations(arena, config, precision, micro_, first));
     }
-    teacher_activations_ = allocate_activations(arena, teacher_.config, precision, micro_);
+    // The teacher is done before the student starts.
+    teacher_activations_ = same_block_shapes(config, teacher_.config)
+                               ? activations_.front()
+                               : allocate_activations(arena, teacher_.config, precision, micro_);
     backward_ = allocate_backward(arena, config, precision, micro_);
     head_ = allocate_head(arena, config, precision, micro_, HeadUse::distill);
     gradients_ = allocate_gradients(arena, student_);

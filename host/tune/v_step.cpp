@@ -52,7 +52,7 @@ void bound_change(Backend& backend, Matrix& matrix, const VScratch& scratch, dou
 
 VState allocate_v_state(Arena& arena, const Matrix& matrix, const TuneSettings& settings) {
     VState state;
-    state.second_moment = arena.allocate("second moment of codes", DType::f32, {matrix.rows, matrix.columns});
+    state.second_moment = arena.allocate("second moment of codes", matrix.weight.dtype, {matrix.rows, matrix.columns});
     if (settings.strategy == Strategy::pv_ste) {
         state.buffer = arena.allocate("straight-through buffers", DType::f32, {matrix.rows, matrix.columns});
     }

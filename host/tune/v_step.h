@@ -7,7 +7,7 @@ namespace pvtune {
 
 /// What a V step remembers of a matrix between steps.
 struct VState {
-    Tensor second_moment;  ///< f32 [rows, columns]
+    Tensor second_moment;  ///< [rows, columns] in the compute precision
     Tensor buffer;         ///< f32 [rows, columns], the straight-through buffer; empty for `pv`
 };
 

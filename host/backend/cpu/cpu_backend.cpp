@@ -53,8 +53,8 @@ public:
         cpu::attention_decode(out, q, keys, values, shape);
     }
     void swiglu_forward(Tensor out, Tensor gate, Tensor up) override { cpu::swiglu_forward(out, gate, up); }
-    void swiglu_backward(Tensor d_gate, Tensor d_up, Tensor d_out, Tensor gate, Tensor up) override {
-        cpu::swiglu_backward(d_gate, d_up, d_out, gate, up);
+    void swiglu_backward(Tensor d_gate, Tensor d_up, Tensor out, Tensor d_out, Tensor gate, Tensor up) override {
+        cpu::swiglu_backward(d_gate, d_up, out, d_out, gate, up);
     }
     void add(Tensor out, Tensor a, Tensor b) override { cpu::add(out, a, b); }
     void kl_loss(Tensor loss, Tensor d_logits, Tensor logits, Tensor teacher, float scale) override {

@@ -22,7 +22,7 @@ void attention_backward(Tensor d_q, Tensor d_k, Tensor d_v, Tensor d_out, Tensor
                         Tensor k, Tensor v, const AttentionShape& shape);
 void attention_decode(Tensor out, Tensor q, Tensor keys, Tensor values, const AttentionShape& shape);
 void swiglu_forward(Tensor out, Tensor gate, Tensor up);
-void swiglu_backward(Tensor d_gate, Tensor d_up, Tensor d_out, Tensor gate, Tensor up);
+void swiglu_backward(Tensor d_gate, Tensor d_up, Tensor out, Tensor d_out, Tensor gate, Tensor up);
 void add(Tensor out, Tensor a, Tensor b);
 void kl_loss(Tensor loss, Tensor d_logits, Tensor logits, Tensor teacher, float scale);
 void cross_entropy_loss(Tensor loss, Tensor d_logits, Tensor logits, Tensor targets, float scale);

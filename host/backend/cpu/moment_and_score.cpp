@@ -18,24 +18,23 @@ inline float update_of(float gradient, float second, float correction, float eps
     return gradient / (std::sqrt(second * correction) + epsilon);
 }
 
-template <class Base>
-void moments_and_updates(float* __restrict updates, float* __restrict values, float* __restrict v,
+template <class Moment, class Base>
+void moments_and_updates(float* __restrict updates, float* __restrict values, Moment* __restrict v,
                          const float* __restrict g, const Base* __restrict base, std::int64_t count, float correction,
                          const VStepSettings& settings) {
     const float beta2 = settings.beta2;
     const float epsilon = settings.epsilon;
 #pragma omp simd
     for (std::int64_t i = 0; i < count; ++i) {
-        const float second = beta2 * v[i] + (1 - beta2) * (g[i] * g[i]);
-        v[i] = second;
-        updates[i] = update_of(g[i], second, correction, epsilon);
+        v[i] = from_float<Moment>(beta2 * to_float(v[i]) + (1 - beta2) * (g[i] * g[i]));
+        updates[i] = update_of(g[i], to_float(v[i]), correction, epsilon);
         values[i] = to_float(base[i]);
     }
 }
 
 /// Updates v; returns r.
-template <class Base>
-double moment_pass(float* v, const float* g, const Base* base, std::int64_t count, float correction,
+template <class Moment, class Base>
+double moment_pass(Moment* v, const float* g, const Base* base, std::int64_t count, float correction,
                    const VStepSettings& settings) {
     std::vector<double> base_squares(static_cast<std::size_t>(chunk_count(count, chunk_elements)));
     std::vector<double> update_squares(base_squares.size());
@@ -59,8 +58,8 @@ double moment_pass(float* v, const float* g, const Base* base, std::int64_t coun
     return base_norm > 0 && update_norm > 0 ? base_norm / update_norm : 1;
 }
 
-template <int group, class Base, class Current>
-void score_pass(float* target, float* scores, const float* v, const float* g, const Base* base, const Current* current,
+template <int group, class Moment, class Base, class Current>
+void score_pass(float* target, float* scores, const Moment* v, const float* g, const Base* base, const Current* current,
                 std::int64_t count, float correction, float epsilon, float rate) {
     for_chunks(count, chunk_elements, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
         float squares[block_elements];
@@ -70,7 +69,7 @@ void score_pass(float* target, float* scores, const float* v, const float* g, co
             for (std::int64_t i = 0; i < size; ++i) {
                 const std::int64_t at = first + i;
                 const float old = to_float(current[at]);  // read first: target may be current's buffer
-                const float moved = to_float(base[at]) - rate * update_of(g[at], v[at], correction, epsilon);
+                const float moved = to_float(base[at]) - rate * update_of(g[at], to_float(v[at]), correction, epsilon);
                 target[at] = moved;
                 squares[i] = (moved - old) * (moved - old);
             }
@@ -92,9 +91,9 @@ void moment_and_score(Tensor target, Tensor scores, Tensor second_moment, Tensor
     assert(d_weight.elements() == count && base.elements() == count && current.elements() == count);
     const double beta2 = static_cast<double>(settings.beta2);
     const auto correction = static_cast<float>(1 / (1 - std::pow(beta2, static_cast<double>(settings.step))));
-    float* const v = second_moment.as<float>();
     const float* const g = d_weight.as<float>();
-    with_float_type(base.dtype, [&]<class Base>() {
+    const auto run = [&]<class Moment, class Base>() {
+        Moment* const v = second_moment.as<Moment>();
         const double ratio = moment_pass(v, g, base.as<Base>(), count, correction, settings);
         const auto rate = static_cast<float>(static_cast<double>(settings.rate) * ratio);
         with_float_type(current.dtype, [&]<class Current>() {
@@ -103,6 +102,9 @@ void moment_and_score(Tensor target, Tensor scores, Tensor second_moment, Tensor
                                   count, correction, settings.epsilon, rate);
             });
         });
+    };
+    with_float_type(second_moment.dtype, [&]<class Moment>() {
+        with_float_type(base.dtype, [&]<class Base>() { run.template operator()<Moment, Base>(); });
     });
 }
 
