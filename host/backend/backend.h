@@ -4,6 +4,7 @@
 #include "host/backend/ops.h"
 
 #include <memory>
+#include <vector>
 
 namespace pvtune {
 
@@ -22,10 +23,21 @@ public:
     /// Waits for everything that was launched.
     virtual void synchronize() = 0;
 
+    /// From here on the device's time belongs to this phase (0, 1, ...).
+    virtual void enter_phase(int phase) = 0;
+    /// Waits for everything; seconds that each of `count` phases took since the last call, and no phase from here on.
+    virtual std::vector<double> end_phases(int count) = 0;
+
+    /// Waits for the result: not for use inside a step.
+    double sum_of_squares(Tensor values);
+
     /// One line for logs: device, threads, instruction set.
     virtual std::string description() const = 0;
     /// Bytes of device memory that a plan may use.
     virtual std::int64_t memory_limit() const = 0;
+
+private:
+    Tensor scalar_;
 };
 
 /// Options of the CPU backend.
@@ -35,5 +47,13 @@ struct CpuOptions {
 };
 
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
+
+/// Options of the CUDA backend.
+struct CudaOptions {
+    bool planning = false;  ///< record allocations only; needs no device
+};
+
+/// Throws Error where this build has no CUDA, and where there is no device that can run it.
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options);
 
 }  // namespace pvtune

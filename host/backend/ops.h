@@ -90,8 +90,8 @@ public:
 
     /// out = silu(gate) * up, all [tokens, width].
     virtual void swiglu_forward(Tensor out, Tensor gate, Tensor up) = 0;
-    /// Sets d_gate and d_up, and `out` to what swiglu_forward gave, for the gradient of the weights behind it. d_gate may
-    /// be `gate`'s own buffer, d_up `up`'s and out d_out's.
+    /// Sets d_gate and d_up, and `out` to what swiglu_forward gave, for the gradient of the weights behind it. d_gate
+    /// may be `gate`'s own buffer, d_up `up`'s and out d_out's.
     virtual void swiglu_backward(Tensor d_gate, Tensor d_up, Tensor out, Tensor d_out, Tensor gate, Tensor up) = 0;
 
     /// out = a + b; out may be a or b.
@@ -122,24 +122,32 @@ public:
     virtual void gather_codes(Tensor saved, const AdditiveCodes& additive, Tensor groups) = 0;
     /// change[i] (f32) = |What_groups[i] with the present codes - with saved[i]|^2.
     virtual void code_change(Tensor change, const AdditiveCodes& additive, Tensor saved, Tensor groups) = 0;
+    /// The trust ratio: of the changes (f32 [count], squared) in order of falling score (ties: the lower i first) those
+    /// are kept whose running sum stays within trust_ratio^2 * weight_squares (f64 [1]); keep[i] (u8) becomes 0 for the
+    /// others. scores f32 [groups of the matrix], of which groups[i] belongs to change[i].
+    virtual void bound_changes(Tensor keep, Tensor change, Tensor scores, Tensor groups, Tensor weight_squares,
+                               double trust_ratio) = 0;
     /// Puts saved[i] back wherever keep[i] (u8) is 0.
     virtual void restore_codes(const AdditiveCodes& additive, Tensor saved, Tensor groups, Tensor keep) = 0;
 
     // ---- optimizer
-    /// One Adam (LAMB) update of value with state first_moment, second_moment (all f32, one shape).
-    virtual void adam(Tensor value, Tensor first_moment, Tensor second_moment, Tensor gradient,
-                      const AdamSettings& settings) = 0;
+    /// One Adam (LAMB) update of value with state first_moment, second_moment (all f32, one shape); none unless gate
+    /// (f64 [1]; may be empty) is finite. copy (may be empty): bf16, the value that products read.
+    virtual void adam(Tensor value, Tensor first_moment, Tensor second_moment, Tensor gradient, Tensor copy,
+                      Tensor gate, const AdamSettings& settings) = 0;
     /// The V step's target and scores in two passes over d_weight (section 3 of the design):
     /// v = beta2 v + (1 - beta2) g^2; u = g / (sqrt(v / (1 - beta2^step)) + epsilon); target = base - rate * r * u with
     /// r = |base| / |u| (lamb) or 1; scores[j] = |target_j - current_j|^2 over each group of `group` weights.
-    /// base may be target's own buffer (the straight-through buffer moves) or current (it restarts there). second_moment
-    /// f32 or bf16: u is that of the stored v.
+    /// base may be target's own buffer (the straight-through buffer moves) or current (it restarts there).
+    /// second_moment f32 or bf16: u is that of the stored v.
     virtual void moment_and_score(Tensor target, Tensor scores, Tensor second_moment, Tensor d_weight, Tensor base,
                                   Tensor current, std::int64_t group, const VStepSettings& settings) = 0;
     /// indices (u32 [count], ascending) of the `count` largest scores f32 [groups]; ties: the lower index first.
     virtual void select_largest(Tensor indices, Tensor scores) = 0;
-    /// sum of squares in f64.
-    virtual double sum_of_squares(Tensor values) = 0;
+    /// sum (f64 [1]) = sum of squares of values, f32 or bf16; not finite where a value is not.
+    virtual void sum_of_squares(Tensor sum, Tensor values) = 0;
+    /// total (u32 [1]) = how many of the flags (u8) are not 0.
+    virtual void count_flags(Tensor total, Tensor flags) = 0;
     /// out (f32 or bf16) = in (f32 or bf16), element by element.
     virtual void convert(Tensor out, Tensor in) = 0;
     virtual void fill_zero(Tensor out) = 0;

@@ -120,7 +120,7 @@ std::vector<BenchEntry> bench_entries(Backend& backend, DType precision, const s
         [=, &ops] { ops.assign_additive(additive, changed, target, indices, 5); });
     const Tensor first = f32({intermediate, width}), second = f32({intermediate, width});
     add("adam", moved({current, current, first, first, second, second, d_weight}), 0,
-        [=, &ops] { ops.adam(current, first, second, d_weight, {}); });
+        [=, &ops] { ops.adam(current, first, second, d_weight, {}, {}, {}); });
     return entries;
 }
 

@@ -1,3 +1,4 @@
+#include "cuda/error.h"
 #include "host/commands/commands.h"
 #include "host/common/interrupt.h"
 #include "host/common/run_log.h"
@@ -62,7 +63,10 @@ void add_common_flags(CLI::App& app, CommonOptions& common) {
 }
 
 std::unique_ptr<Backend> make_backend(const CommonOptions& common, bool planning) {
-    if (common.device != "cpu") throw Error("this build has no CUDA backend; use --device cpu");
+    if (common.device == "cuda") {
+        if (common.threads > 0) omp_set_num_threads(common.threads);
+        return make_cuda_backend({planning});
+    }
     CpuOptions options;
     options.threads = common.threads;
     options.planning = planning;
@@ -90,6 +94,8 @@ int run_guarded(int (*program)(int, char**), int argc, char** argv) {
         return fail(status_user, "out of memory: close other programs or use a machine with more");
     } catch (const std::filesystem::filesystem_error& error) {
         return fail(status_user, error.what());
+    } catch (const cuda::CudaError& error) {
+        return fail(status_user, std::string(error.what()) + "; a tuning run goes on from its last checkpoint with --resume");
     } catch (const dnnl::error& error) {
         if (error.status == dnnl_out_of_memory)
             return fail(status_user, "out of memory in oneDNN: use a smaller --ctx");

@@ -228,14 +228,14 @@ std::vector<float> point_errors(const WeightedPoints& points, const Codebooks& c
 }  // namespace
 
 double encoding_error(const WeightedPoints& points, const Codebooks& codebooks, std::span<const std::uint16_t> codes) {
-    return cpu::with_group(points.group, [&]<int group>() {
+    return with_group(points.group, [&]<int group>() {
         const std::vector<float> errors = point_errors<group>(points, codebooks, codes);
         return std::accumulate(errors.begin(), errors.end(), 0.0);
     });
 }
 
 void fit_codebooks(const WeightedPoints& points, const Codebooks& codebooks, std::span<const std::uint16_t> codes) {
-    cpu::with_group(points.group, [&]<int group>() {
+    with_group(points.group, [&]<int group>() {
         const std::int64_t books = codebooks.books;
         if (books > 1 && books * codebooks.size <= most_dense_codewords) {
             return fit_dense<group>(points, codebooks, codes);
@@ -255,7 +255,7 @@ std::int64_t reseed_unused(const WeightedPoints& points, const Codebooks& codebo
     }
     const std::int64_t unused = std::count(used.begin(), used.end(), 0);
     if (unused == 0) return 0;
-    cpu::with_group(points.group, [&]<int group>() {
+    with_group(points.group, [&]<int group>() {
         const std::vector<float> errors = point_errors<group>(points, codebooks, codes);
         std::vector<std::int64_t> order(errors.size());
         std::iota(order.begin(), order.end(), 0);

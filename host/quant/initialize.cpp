@@ -98,7 +98,7 @@ void scale_points(Work& work) {
 /// Least-squares scales for the present codes, rounded as asked. Returns |W - What|^2.
 double fit_scales(Work& work, bool round) {
     std::vector<double> errors(index_of(work.rows));
-    cpu::with_group(work.group, [&]<int group>() {
+    with_group(work.group, [&]<int group>() {
         for_chunks(work.rows, rows_per_chunk, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
             for (std::int64_t row = begin; row < end; ++row) {
                 double weight_encoded = 0;

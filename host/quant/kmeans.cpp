@@ -83,7 +83,7 @@ void kmeans(const WeightedPoints& points, const Codebooks& centroids, std::span<
     std::fill(centroids.values.begin(), centroids.values.end(), 0.0F);
     std::fill(codes.begin(), codes.end(), std::uint16_t{0});
     if (sample.empty()) return;
-    cpu::with_group(points.group, [&]<int group>() {
+    with_group(points.group, [&]<int group>() {
         if (plus_plus && static_cast<std::int64_t>(sample.size()) > centroids.size) {
             return seed_plus_plus<group>(points, centroids, sample, random);
         }

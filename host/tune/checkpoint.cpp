@@ -13,7 +13,7 @@ namespace {
 
 /// A file with a NaN could only be refused later; the one that is there before it is better.
 void check_finite(Backend& backend, const std::string& path, Tensor tensor) {
-    if (all_finite(backend.ops(), tensor)) return;
+    if (all_finite(backend, tensor)) return;
     throw Error(path +
                 " is not finite, nothing was written: resume from the last checkpoint, if there is one, with a " +
                 "smaller --lr or --code-lr");

@@ -4,8 +4,8 @@
 #include "io/error.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
+#include <numeric>
 
 namespace pvtune {
 
@@ -16,7 +16,7 @@ bool same_block_shapes(const ModelConfig& a, const ModelConfig& b) {
            a.head_dim == b.head_dim;
 }
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+enum Phase { teacher_phase, forward_phase, loss_phase, backward_phase, p_phase, v_phase, phases };
 
 }  // namespace
 
@@ -108,7 +108,7 @@ void Tuner::allocate() {
         }
         blocks_.push_back(std::move(state_of_block));
     }
-    if (!settings_.train_dense) return;
+    if (!settings_.train_dense) return allocate_record();
     const auto table = [&](const std::string& name, Tensor compute) {
         const std::int64_t rows = config.vocabulary;
         Tensor value = compute;
@@ -123,6 +123,71 @@ void Tuner::allocate() {
     if (!config.tied) table("lm_head.weight", student_.head);
     dense_.push_back(trained("model.norm.weight", student_.final_norm,
                              arena.allocate("block gradients", DType::f32, {config.width})));
+    allocate_record();
+}
+
+void Tuner::allocate_record() {
+    std::vector<Tensor*> squares;
+    std::vector<Tensor*> changed;
+    const auto add = [&](std::vector<TrainedParameter>& parameters) {
+        for (TrainedParameter& parameter : parameters) squares.push_back(&parameter.gradient_squares);
+    };
+    for (BlockState& block : blocks_) {
+        for (MatrixState& matrix : block.matrices) add(matrix.continuous);
+        add(block.dense);
+    }
+    add(dense_);
+    for (BlockState& block : blocks_) {
+        for (MatrixState& matrix : block.matrices) {
+            if (matrix.v.second_moment.empty()) continue;
+            squares.push_back(&matrix.v.score_squares);
+            changed.push_back(&matrix.v.changed);
+        }
+    }
+    const auto allocate = [&](DType dtype, const std::vector<Tensor*>& slots) {
+        const auto count = static_cast<std::int64_t>(slots.size());
+        const Tensor all = backend_.arena().allocate("step record", dtype, {count});
+        for (std::int64_t i = 0; i < count; ++i) *slots[static_cast<std::size_t>(i)] = all.rows(i, 1);
+        return all;
+    };
+    squares_ = allocate(DType::f64, squares);
+    changed_ = allocate(DType::u32, changed);
+    losses_ = backend_.arena().allocate("step record", DType::f32, {micro_batches_ * micro_.tokens()});
+}
+
+void Tuner::read_record(StepReport& report) {
+    std::vector<float> losses(static_cast<std::size_t>(losses_.elements()));
+    std::vector<double> squares(static_cast<std::size_t>(squares_.elements()));
+    std::vector<std::uint32_t> changed(static_cast<std::size_t>(changed_.elements()));
+    backend_.download(losses.data(), losses_);
+    backend_.download(squares.data(), squares_);
+    backend_.download(changed.data(), changed_);
+    report.loss = std::accumulate(losses.begin(), losses.end(), 0.0) / static_cast<double>(losses.size());
+    if (!std::isfinite(report.loss)) refuse_loss();
+
+    const auto check = [&](Tensor slot, const std::string& what, const char* flags) {
+        if (std::isfinite(squares[static_cast<std::size_t>(slot.as<double>() - squares_.as<double>())])) return;
+        throw Error("step " + std::to_string(steps_done_ + 1) + ": " + what +
+                    " is not finite: resume from the last checkpoint with a smaller " + flags);
+    };
+    const auto check_gradient = [&](const TrainedParameter& parameter) {
+        check(parameter.gradient_squares, "the gradient of " + parameter.name, "--lr or --code-lr");
+    };
+    report.changed = std::accumulate(changed.begin(), changed.end(), std::int64_t{0});
+    // In the order of the step: the first fault is where it began.
+    for (std::size_t i = blocks_.size(); i-- > 0;) {
+        for (std::size_t j = 0; j < matrices_per_block; ++j) {
+            const MatrixState& state = blocks_[i].matrices[j];
+            for (const TrainedParameter& parameter : state.continuous) check_gradient(parameter);
+            if (state.v.second_moment.empty()) continue;
+            const Matrix& matrix = student_.blocks[i].matrices[j];
+            check(state.v.score_squares, "the V step's target for " + matrix.name, "--code-lr or --subspace-lr");
+            report.groups += matrix.quantized->groups();
+            report.selected += subspace_size(matrix.quantized->groups(), settings_.tau);
+        }
+        for (const TrainedParameter& parameter : blocks_[i].dense) check_gradient(parameter);
+    }
+    for (const TrainedParameter& parameter : dense_) check_gradient(parameter);
 }
 
 TrainedParameter Tuner::trained(const std::string& name, Tensor value, Tensor gradient) {
@@ -133,7 +198,7 @@ TrainedParameter Tuner::trained(const std::string& name, Tensor value, Tensor gr
         tensor.data = backend_.arena().allocate("Adam moments", DType::f32, {value.elements()}).data;
         return tensor;
     };
-    return {name, value, shaped, moment(), moment()};
+    return {name, value, shaped, moment(), moment(), {}};
 }
 
 void Tuner::start(const StoreReader& student_store) {
@@ -178,7 +243,7 @@ void Tuner::teacher_forward(std::int64_t micro) {
     }
 }
 
-double Tuner::distillation(std::int64_t micro) {
+void Tuner::distillation(std::int64_t micro) {
     const auto index = static_cast<std::size_t>(micro);
     HeadGradients gradients;
     if (settings_.train_dense) {
@@ -186,40 +251,33 @@ double Tuner::distillation(std::int64_t micro) {
         gradients.final_norm = dense_.back().gradient;
     }
     const auto scale = 1.0F / static_cast<float>(micro_.tokens() * micro_batches_);
-    distill(backend_.ops(), student_, teacher_, head_, hidden(micro, student_.config.layers), teacher_hidden_[index],
+    HeadBuffers buffers = head_;
+    buffers.losses = losses_.rows(micro * micro_.tokens(), micro_.tokens());
+    distill(backend_.ops(), student_, teacher_, buffers, hidden(micro, student_.config.layers), teacher_hidden_[index],
             d_hidden_[index], gradients, scale);
-    std::vector<float> losses(static_cast<std::size_t>(micro_.tokens()));
-    backend_.download(losses.data(), head_.losses);
-    double sum = 0;
-    for (const float loss : losses) sum += static_cast<double>(loss);
-    return sum * static_cast<double>(scale);
 }
 
 void Tuner::update(TrainedParameter& parameter, double factor) {
-    if (!all_finite(backend_.ops(), parameter.gradient)) {
-        throw Error("step " + std::to_string(steps_done_ + 1) + ": the gradient of " + parameter.name +
-                    " is not finite: resume from the last checkpoint with a smaller --lr or --code-lr");
-    }
     AdamSettings adam;
     adam.rate = static_cast<float>(factor) * settings_.rate;
     adam.beta1 = settings_.beta1;
     adam.beta2 = settings_.beta2;
     adam.lamb = settings_.lamb;
     adam.step = steps_done_ + 1;
-    backend_.ops().adam(parameter.value, parameter.first_moment, parameter.second_moment, parameter.gradient, adam);
-    if (const auto copy = compute_copy_.find(parameter.name); copy != compute_copy_.end()) {
-        backend_.ops().convert(copy->second, parameter.value);
-    }
+    const auto copy = compute_copy_.find(parameter.name);
+    // A gradient that is not finite changes nothing, so that what made it so can still be found.
+    backend_.ops().sum_of_squares(parameter.gradient_squares, parameter.gradient);
+    backend_.ops().adam(parameter.value, parameter.first_moment, parameter.second_moment, parameter.gradient,
+                        copy == compute_copy_.end() ? Tensor{} : copy->second, parameter.gradient_squares, adam);
 }
 
 void Tuner::refuse_loss() {
-    Ops& ops = backend_.ops();
-    std::string where = find_not_finite(ops, teacher_);
+    std::string where = find_not_finite(backend_, teacher_);
     if (!where.empty()) where = "the teacher's " + where;
-    if (where.empty()) where = find_not_finite(ops, student_);
+    if (where.empty()) where = find_not_finite(backend_, student_);
     for (std::int64_t i = 0; i <= student_.config.layers && where.empty(); ++i) {
         for (std::int64_t micro = 0; micro < micro_batches_ && where.empty(); ++micro) {
-            if (all_finite(ops, hidden(micro, i))) continue;
+            if (all_finite(backend_, hidden(micro, i))) continue;
             where = i == 0 ? "the embedded text" : "the output of block " + std::to_string(i - 1);
         }
     }
@@ -228,27 +286,22 @@ void Tuner::refuse_loss() {
                 ": resume from the last checkpoint with a smaller --lr or --code-lr");
 }
 
-void Tuner::update_block(std::int64_t i, StepReport& report, double factor) {
+void Tuner::update_block(std::int64_t i, double factor) {
     BlockState& block = blocks_[static_cast<std::size_t>(i)];
     for (std::size_t j = 0; j < matrices_per_block; ++j) {
         Matrix& matrix = student_.blocks[static_cast<std::size_t>(i)].matrices[j];
         MatrixState& state = block.matrices[j];
         if (!matrix.quantized) continue;
-        const double start = now();
+        backend_.enter_phase(p_phase);
         std::vector<Tensor> gradients;
         for (const TrainedParameter& parameter : state.continuous) gradients.push_back(parameter.gradient);
         matrix.quantized->backward(backend_.ops(), gradients, gradients_.weights[j]);
         for (TrainedParameter& parameter : state.continuous) update(parameter, factor);
-        const double middle = now();
-        report.p_seconds += middle - start;
         if (settings_.strategy == Strategy::continuous) continue;
-        const VReport v =
-            v_step(backend_, matrix, state.v, v_scratch_, settings_, gradients_.weights[j], factor, steps_done_ + 1);
-        report.groups += v.groups;
-        report.selected += v.selected;
-        report.changed += v.changed;
-        report.v_seconds += now() - middle;
+        backend_.enter_phase(v_phase);
+        v_step(backend_.ops(), matrix, state.v, v_scratch_, settings_, gradients_.weights[j], factor, steps_done_ + 1);
     }
+    backend_.enter_phase(p_phase);
     for (TrainedParameter& parameter : block.dense) update(parameter, factor);
 }
 
@@ -262,15 +315,14 @@ StepReport Tuner::step(std::span<const std::vector<std::uint32_t>> sequences) {
     const double factor = rate_factor(settings_, steps_done_);
     report.rate = factor * static_cast<double>(settings_.rate);
     const std::int64_t layers = student_.config.layers;
-    const double start = now();
+    backend_.enter_phase(teacher_phase);
     for (TrainedParameter& parameter : dense_) ops.fill_zero(parameter.gradient);
 
     for (std::int64_t micro = 0; micro < micro_batches_; ++micro) {
         upload_micro_batch(sequences, micro);
         teacher_forward(micro);
     }
-    backend_.synchronize();
-    const double teacher_done = now();
+    backend_.enter_phase(forward_phase);
     for (std::int64_t micro = 0; micro < micro_batches_; ++micro) {
         ops.embedding_forward(hidden(micro, 0), student_.embedding, tokens_[static_cast<std::size_t>(micro)]);
     }
@@ -281,12 +333,10 @@ StepReport Tuner::step(std::span<const std::vector<std::uint32_t>> sequences) {
                           hidden(micro, i), activations(micro, i), micro_);
         }
     }
-    backend_.synchronize();
-    const double forward_done = now();
-    for (std::int64_t micro = 0; micro < micro_batches_; ++micro) report.loss += distillation(micro);
-    if (!std::isfinite(report.loss)) refuse_loss();
-    const double loss_done = now();
+    backend_.enter_phase(loss_phase);
+    for (std::int64_t micro = 0; micro < micro_batches_; ++micro) distillation(micro);
     for (std::int64_t i = layers - 1; i >= 0; --i) {
+        backend_.enter_phase(backward_phase);
         const Block& block = student_.blocks[static_cast<std::size_t>(i)];
         // The forward pass ends on the last block, whose weights and (kept or not) activations are still there.
         if (i != layers - 1) prepare_block(ops, student_, i);
@@ -305,26 +355,27 @@ StepReport Tuner::step(std::span<const std::vector<std::uint32_t>> sequences) {
             block_backward(ops, student_, block, d_hidden, hidden(micro, i), activations(micro, i), gradients_,
                            backward_, micro_, micro > 0);
         }
-        backend_.synchronize();
-        update_block(i, report, factor);
+        update_block(i, factor);
     }
+    backend_.enter_phase(backward_phase);
     if (settings_.train_dense) {
         for (std::int64_t micro = 0; micro < micro_batches_; ++micro) {
             ops.embedding_backward(dense_[0].gradient, d_hidden_[static_cast<std::size_t>(micro)],
                                    tokens_[static_cast<std::size_t>(micro)]);
         }
     }
-    const double backward_done = now();
+    backend_.enter_phase(p_phase);
     update_dense(factor);
-    backend_.synchronize();
-    const double end = now();
 
-    report.p_seconds += end - backward_done;
-    report.teacher_seconds = teacher_done - start;
-    report.forward_seconds = forward_done - teacher_done;
-    report.loss_seconds = loss_done - forward_done;
-    report.backward_seconds = end - loss_done - report.p_seconds - report.v_seconds;
-    report.seconds = end - start;
+    const std::vector<double> seconds = backend_.end_phases(phases);
+    report.teacher_seconds = seconds[teacher_phase];
+    report.forward_seconds = seconds[forward_phase];
+    report.loss_seconds = seconds[loss_phase];
+    report.backward_seconds = seconds[backward_phase];
+    report.p_seconds = seconds[p_phase];
+    report.v_seconds = seconds[v_phase];
+    report.seconds = std::accumulate(seconds.begin(), seconds.end(), 0.0);
+    read_record(report);
     report.step = ++steps_done_;
     loss_ = report.loss;
     return report;

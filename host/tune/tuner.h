@@ -21,6 +21,7 @@ struct TrainedParameter {
     Tensor value;     ///< f32
     Tensor gradient;  ///< f32; parameters whose turns differ share it
     Tensor first_moment, second_moment;
+    Tensor gradient_squares;  ///< f64 [1] of the step record
 };
 
 struct StepReport {
@@ -65,14 +66,17 @@ private:
     void allocate();
     void upload_micro_batch(std::span<const std::vector<std::uint32_t>> sequences, std::int64_t micro);
     void teacher_forward(std::int64_t micro);
-    double distillation(std::int64_t micro);
+    void distillation(std::int64_t micro);
+    void update_block(std::int64_t i, double factor);
+    /// Waits for the step; losses, counts and checks of everything it did. Throws the Error for what is not finite.
+    void read_record(StepReport& report);
     /// Throws the Error for a loss that is not finite, with the tensor where that began.
     [[noreturn]] void refuse_loss();
-    void update_block(std::int64_t i, StepReport& report, double factor);
     void update(TrainedParameter& parameter, double factor);
     void update_dense(double factor);
     TrainedParameter trained(const std::string& name, Tensor value, Tensor gradient);
     std::vector<const TrainedParameter*> all_parameters() const;
+    void allocate_record();
     Tensor hidden(std::int64_t micro, std::int64_t block) const;
     const BlockActivations& activations(std::int64_t micro, std::int64_t block) const;
 
@@ -89,6 +93,7 @@ private:
     std::vector<Tensor> tokens_;                 ///< u32, one a micro-batch
     std::vector<Tensor> hidden_;                 ///< block inputs [micro * (layers + 1) + block]
     std::vector<Tensor> teacher_hidden_;         ///< last hidden states
+    Tensor losses_;                              ///< f32 [micro-batches, tokens]
     std::vector<Tensor> d_hidden_;               ///< gradient of the residual stream
     std::vector<BlockActivations> activations_;  ///< all, or one set
     BlockActivations teacher_activations_;
@@ -108,6 +113,10 @@ private:
     std::vector<TrainedParameter> dense_;         ///< embedding, head, final norm
     std::map<std::string, Tensor> compute_copy_;  ///< what the model reads, where it is not the value itself
     VScratch v_scratch_;
+
+    // What a step leaves on the device, read once at its end: nothing waits for the device before that.
+    Tensor squares_;  ///< f64: of every gradient and of the scores of every matrix
+    Tensor changed_;  ///< u32, one a quantised matrix
 };
 
 }  // namespace pvtune

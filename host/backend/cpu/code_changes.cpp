@@ -3,6 +3,8 @@
 #include "host/backend/cpu/quant_ops.h"
 
 #include <algorithm>
+#include <numeric>
+#include <vector>
 
 namespace pvtune::cpu {
 
@@ -41,6 +43,22 @@ void code_change(Tensor change, const AdditiveCodes& additive, Tensor saved, Ten
             change.as<float>()[i] = squares * scale * scale;
         }
     });
+}
+
+void bound_changes(Tensor keep, Tensor change, Tensor scores, Tensor groups, Tensor weight_squares,
+                   double trust_ratio) {
+    const auto count = static_cast<std::size_t>(groups.elements());
+    const auto* group = groups.as<std::uint32_t>();
+    std::vector<std::size_t> order(count);
+    std::iota(order.begin(), order.end(), 0U);
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+        return scores.as<float>()[group[a]] > scores.as<float>()[group[b]];
+    });
+    double budget = trust_ratio * trust_ratio * *weight_squares.as<double>();
+    for (const std::size_t i : order) {
+        budget -= static_cast<double>(change.as<float>()[i]);
+        if (budget < 0) keep.as<std::uint8_t>()[i] = 0;
+    }
 }
 
 void restore_codes(const AdditiveCodes& additive, Tensor saved, Tensor groups, Tensor keep) {

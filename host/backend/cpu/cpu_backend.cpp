@@ -5,8 +5,11 @@
 #include "host/common/memory.h"
 
 #include <omp.h>
+#include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 namespace pvtune {
 
@@ -83,18 +86,56 @@ public:
     void restore_codes(const AdditiveCodes& additive, Tensor saved, Tensor groups, Tensor keep) override {
         cpu::restore_codes(additive, saved, groups, keep);
     }
-    void adam(Tensor value, Tensor first_moment, Tensor second_moment, Tensor gradient,
+    void bound_changes(Tensor keep, Tensor change, Tensor scores, Tensor groups, Tensor weight_squares,
+                       double trust_ratio) override {
+        cpu::bound_changes(keep, change, scores, groups, weight_squares, trust_ratio);
+    }
+    void adam(Tensor value, Tensor first_moment, Tensor second_moment, Tensor gradient, Tensor copy, Tensor gate,
               const AdamSettings& settings) override {
+        if (!gate.empty() && !std::isfinite(*gate.as<double>())) return;
         cpu::adam(value, first_moment, second_moment, gradient, settings);
+        if (!copy.empty()) cpu::convert(copy, value);
     }
     void moment_and_score(Tensor target, Tensor scores, Tensor second_moment, Tensor d_weight, Tensor base,
                           Tensor current, std::int64_t group, const VStepSettings& settings) override {
         cpu::moment_and_score(target, scores, second_moment, d_weight, base, current, group, settings);
     }
     void select_largest(Tensor indices, Tensor scores) override { cpu::select_largest(indices, scores); }
-    double sum_of_squares(Tensor values) override { return cpu::sum_of_squares(values); }
+    void sum_of_squares(Tensor sum, Tensor values) override { *sum.as<double>() = cpu::sum_of_squares(values); }
+    void count_flags(Tensor total, Tensor flags) override { *total.as<std::uint32_t>() = cpu::count_flags(flags); }
     void convert(Tensor out, Tensor in) override { cpu::convert(out, in); }
     void fill_zero(Tensor out) override { cpu::fill_zero(out); }
+};
+
+/// Seconds a phase, by the host's clock: operations are done when they return.
+class PhaseClock {
+public:
+    void enter(int phase) {
+        stop();
+        phase_ = phase;
+    }
+    std::vector<double> end(int count) {
+        stop();
+        phase_ = -1;
+        seconds_.resize(static_cast<std::size_t>(count));
+        return std::exchange(seconds_, {});
+    }
+
+private:
+    using Clock = std::chrono::steady_clock;
+    void stop() {
+        const auto now = Clock::now();
+        if (phase_ >= 0) {
+            const auto index = static_cast<std::size_t>(phase_);
+            if (seconds_.size() <= index) seconds_.resize(index + 1);
+            seconds_[index] += std::chrono::duration<double>(now - since_).count();
+        }
+        since_ = now;
+    }
+
+    int phase_ = -1;
+    Clock::time_point since_;
+    std::vector<double> seconds_;
 };
 
 class CpuBackend final : public Backend {
@@ -124,6 +165,8 @@ public:
         std::memcpy(to, from.data, static_cast<std::size_t>(from.bytes()));
     }
     void synchronize() override {}
+    void enter_phase(int phase) override { phases_.enter(phase); }
+    std::vector<double> end_phases(int count) override { return phases_.end(count); }
     std::string description() const override {
         return "cpu, " + std::to_string(omp_get_max_threads()) + " threads, bf16 products " +
                (cpu::amx_available() ? "on AMX" : "by oneDNN") + ", f32 products by oneDNN";
@@ -133,6 +176,7 @@ public:
 private:
     CpuOps ops_;
     std::unique_ptr<Arena> arena_;
+    PhaseClock phases_;
 };
 
 }  // namespace

@@ -13,6 +13,7 @@ void assign_additive(const AdditiveCodes& additive, Tensor changed, Tensor targe
 
 void gather_codes(Tensor saved, const AdditiveCodes& additive, Tensor groups);
 void code_change(Tensor change, const AdditiveCodes& additive, Tensor saved, Tensor groups);
+void bound_changes(Tensor keep, Tensor change, Tensor scores, Tensor groups, Tensor weight_squares, double trust_ratio);
 void restore_codes(const AdditiveCodes& additive, Tensor saved, Tensor groups, Tensor keep);
 
 void adam(Tensor value, Tensor first_moment, Tensor second_moment, Tensor gradient, const AdamSettings& settings);
@@ -20,5 +21,6 @@ void moment_and_score(Tensor target, Tensor scores, Tensor second_moment, Tensor
                       std::int64_t group, const VStepSettings& settings);
 void select_largest(Tensor indices, Tensor scores);
 double sum_of_squares(Tensor values);
+std::uint32_t count_flags(Tensor flags);
 
 }  // namespace pvtune::cpu

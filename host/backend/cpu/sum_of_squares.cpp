@@ -22,4 +22,10 @@ double sum_of_squares(Tensor values) {
     return ordered_sum(partials);
 }
 
+std::uint32_t count_flags(Tensor flags) {
+    const std::uint8_t* begin = flags.as<std::uint8_t>();
+    return static_cast<std::uint32_t>(
+        std::count_if(begin, begin + flags.elements(), [](std::uint8_t flag) { return flag != 0; }));
+}
+
 }  // namespace pvtune::cpu
