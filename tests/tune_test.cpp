@@ -1,11 +1,7 @@
 // PV-Tuning as a whole, on tiny models: the loss against plain means, codes and parameters that move or stay, micro-
-// batches, repeated and resumed runs bit for bit, and what must be refused.
+// batches, repeated runs bit for bit, and what must be refused.
 #include "host/backend/cpu/amx.h"
-#include "host/quant/quantize_model.h"
-#include "host/tune/batches.h"
-#include "host/tune/tuner.h"
-#include "tests/files.h"
-#include "tests/model_store.h"
+#include "tests/tuning.h"
 
 #include <limits>
 
@@ -13,142 +9,6 @@ namespace pvtune {
 namespace {
 
 using namespace pvtune::testing;
-
-constexpr std::int64_t vocabulary = 41;
-constexpr std::int64_t length = 12;
-constexpr const char* untied_config = R"({"model_type": "llama", "vocab_size": 41, "hidden_size": 16,
-    "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1,
-    "max_position_embeddings": 64, "tie_word_embeddings": false, "attention_bias": true, "hidden_act": "silu"})";
-constexpr const char* tied_config = R"({"model_type": "llama", "vocab_size": 41, "hidden_size": 32,
-    "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "max_position_embeddings": 64, "tie_word_embeddings": true, "hidden_act": "silu"})";
-constexpr Strategy all_strategies[] = {Strategy::continuous, Strategy::pv, Strategy::pv_ste};
-
-struct SessionOptions {
-    DType precision = DType::f32;
-    Activations activations = Activations::keep;
-    int threads = 1;
-    std::string checkpoint = {};
-    std::string source = "the files";
-    std::function<void(Model& student, Model& teacher)> spoil = [](Model&, Model&) {};
-};
-
-/// A Tuner with all that it stands on.
-class Session {
-public:
-    Session(const TemporaryFolder& folder, const TuneSettings& settings, const SessionOptions& options = {})
-        : backend_(make_cpu_backend({.threads = options.threads})),
-          store_(folder.file("q.h5"), "weights"),
-          settings_(settings),
-          tuner_(make_tuner(folder, options)) {
-        if (options.checkpoint.empty()) {
-            tuner_.start(store_);
-        } else {
-            tuner_.load_checkpoint(StoreReader(options.checkpoint, "checkpoint"), options.source);
-        }
-    }
-
-    /// Steps until `steps` are done; returns the reports.
-    std::vector<StepReport> run_to(std::int64_t steps, std::span<const std::uint32_t> tokens) {
-        Batches batches(tokens, settings_.length, settings_.seed, settings_.shuffle);
-        std::vector<StepReport> reports;
-        while (tuner_.steps_done() < steps) {
-            std::vector<std::vector<std::uint32_t>> sequences;
-            for (std::int64_t i = 0; i < settings_.batch; ++i) {
-                const auto sequence = batches.sequence(tuner_.steps_done() * settings_.batch + i);
-                sequences.emplace_back(sequence.begin(), sequence.end());
-            }
-            reports.push_back(tuner_.step(sequences));
-        }
-        return reports;
-    }
-
-    Tuner& tuner() { return tuner_; }
-    const StoreReader& store() const { return store_; }
-
-private:
-    Tuner make_tuner(const TemporaryFolder& folder, const SessionOptions& options) {
-        std::unique_ptr<StoreReader> checkpoint;
-        if (!options.checkpoint.empty()) checkpoint = std::make_unique<StoreReader>(options.checkpoint, "checkpoint");
-        Model student =
-            load_model(*backend_, store_, options.precision, settings_.length, Residency::one_block, checkpoint.get());
-        Model teacher = load_model(*backend_, StoreReader(folder.file("model.h5"), "weights"), options.precision,
-                                   settings_.length, Residency::all);
-        options.spoil(student, teacher);
-        return {*backend_, settings_, std::move(student), std::move(teacher), options.activations};
-    }
-
-    std::unique_ptr<Backend> backend_;
-    StoreReader store_;
-    TuneSettings settings_;
-    Tuner tuner_;
-};
-
-std::vector<std::uint32_t> text_of(std::int64_t windows) {
-    std::mt19937 engine(7);
-    std::vector<std::uint32_t> tokens(static_cast<std::size_t>(windows * length));
-    for (auto& token : tokens) token = engine() % vocabulary;
-    return tokens;
-}
-
-class Tuning : public ::testing::Test {
-protected:
-    Tuning() { write_models(untied_config, {"aqlm", 2, 4, 4}); }
-
-    /// Made once a config and spec, for all tests.
-    void write_models(const char* config, const QuantizationSpec& spec) {
-        static TemporaryFolder cache;
-        const std::string key = std::string(config == tied_config ? "tied" : "untied") +
-                                std::to_string(spec.codebooks) + std::to_string(spec.group);
-        const auto copy = [&](const std::string& name) {
-            std::filesystem::copy(cache.file(key + name), folder_.file(name),
-                                  std::filesystem::copy_options::overwrite_existing);
-        };
-        if (!std::filesystem::exists(cache.file(key + "q.h5"))) make_models(cache.file(key), config, spec);
-        copy("model.h5");
-        copy("q.h5");
-    }
-
-    static void make_models(const std::string& prefix, const char* config, const QuantizationSpec& spec) {
-        std::uint32_t seed = 1;
-        write_weights_store(prefix + "model.h5", config, [&](const TensorSpec& tensor) {
-            const bool vector = tensor.shape.size() == 1;
-            std::vector<float> values(static_cast<std::size_t>(tensor.shape[0] * (vector ? 1 : tensor.shape[1])));
-            Uniform next(seed++, vector ? 0.2 : 0.5);
-            const double middle = tensor.name.ends_with("norm.weight") ? 1 : 0;
-            for (float& value : values) value = static_cast<float>(middle + next());
-            return values;
-        });
-        quantize_model(
-            StoreReader(prefix + "model.h5", "weights"), spec, prefix + "q.h5", "a test", 0,
-            [] { return make_cpu_backend({.threads = 1}); }, [](const QuantizedMatrix&) {});
-    }
-
-    /// Rates at which a handful of steps moves values and codes.
-    static TuneSettings quick(Strategy strategy) {
-        TuneSettings settings;
-        settings.strategy = strategy;
-        settings.batch = 4;
-        settings.length = length;
-        settings.seed = 3;
-        settings.rate = 3e-3F;
-        settings.code_rate = 0.03F;
-        settings.tau = 0.05;
-        return settings;
-    }
-
-    std::string save_model(Session& session) const {
-        return session.tuner().save_model(folder_.file("tuned.h5"), "a test", session.store());
-    }
-    /// The hash over every bit of a run's state: codes, parameters, moments, buffers.
-    std::string state_hash(const Session& session) const {
-        const std::string path = folder_.file("state");
-        const_cast<Session&>(session).tuner().save_checkpoint(path, "a test", "the files");
-        return StoreReader(path, "checkpoint").content_hash();
-    }
-
-    TemporaryFolder folder_;
-};
 
 std::map<std::string, std::vector<std::uint8_t>> codes_of(const std::string& path) {
     std::map<std::string, std::vector<std::uint8_t>> codes;
@@ -365,7 +225,7 @@ TEST_F(Tuning, RunsRepeat) {
         for (const Strategy strategy : all_strategies) {
             std::vector<std::string> hashes;
             for (int i = 0; i < 2; ++i) {
-                Session session(folder_, quick(strategy), {.precision = precision, .threads = 2});
+                Session session(folder_, quick(strategy), {.precision = precision, .backend = cpu_backend(2)});
                 session.run_to(3, text_of(10));
                 hashes.push_back(state_hash(session));
             }
@@ -379,7 +239,7 @@ TEST_F(Tuning, SameBitsForAnyNumberOfThreadsOnAmx) {
     for (const Strategy strategy : all_strategies) {
         std::vector<std::string> hashes;
         for (const int threads : {1, 2, 3}) {
-            Session session(folder_, quick(strategy), {.precision = DType::bf16, .threads = threads});
+            Session session(folder_, quick(strategy), {.precision = DType::bf16, .backend = cpu_backend(threads)});
             session.run_to(3, text_of(10));
             hashes.push_back(state_hash(session));
         }
@@ -394,94 +254,10 @@ TEST_F(Tuning, SameBitsForAnyNumberOfThreadsOnAmx) {
 TEST_F(Tuning, ThreadsHardlyMatterInF32) {
     std::vector<double> losses;
     for (const int threads : {1, 2}) {
-        Session session(folder_, quick(Strategy::continuous), {.threads = threads});
+        Session session(folder_, quick(Strategy::continuous), {.backend = cpu_backend(threads)});
         losses.push_back(session.run_to(4, text_of(4))[3].loss);
     }
     EXPECT_NEAR(losses[1], losses[0], 1e-3 * losses[0]);
-}
-
-class Resuming : public Tuning {
-protected:
-    static TuneSettings settings_of(Strategy strategy) {
-        TuneSettings settings = quick(strategy);
-        settings.steps = 6;
-        settings.schedule = Schedule::cosine;
-        settings.warmup = 2;
-        settings.trust_ratio = 0.1;
-        return settings;
-    }
-    /// Leaves a checkpoint of three steps; an epoch is ten windows, three steps take twelve.
-    std::string checkpoint(const TuneSettings& settings, DType precision = DType::f32) const {
-        Session session(folder_, settings, {.precision = precision});
-        session.run_to(3, text_of(10));
-        const std::string path = folder_.file("checkpoint");
-        session.tuner().save_checkpoint(path, "a test", "the files");
-        return path;
-    }
-};
-
-TEST_F(Resuming, GivesTheBitsOfARunThatWasNotStopped) {
-    for (const DType precision : {DType::f32, DType::bf16}) {
-        write_models(precision == DType::f32 ? untied_config : tied_config, {"aqlm", 2, 4, 4});
-        for (const Strategy strategy : all_strategies) {
-            const TuneSettings settings = settings_of(strategy);
-            Session straight(folder_, settings, {.precision = precision});
-            straight.run_to(6, text_of(10));
-            Session resumed(folder_, settings, {.precision = precision, .checkpoint = checkpoint(settings, precision)});
-            EXPECT_EQ(resumed.tuner().steps_done(), 3);
-            resumed.run_to(6, text_of(10));
-            EXPECT_EQ(save_model(straight), save_model(resumed)) << name_of(strategy);
-            EXPECT_EQ(state_hash(straight), state_hash(resumed)) << name_of(strategy);
-        }
-    }
-}
-
-TEST_F(Resuming, RefusesOtherSettingsAndSources) {
-    const TuneSettings settings = settings_of(Strategy::pv_ste);
-    const std::string path = checkpoint(settings);
-    EXPECT_ERROR(Session(folder_, settings, {.checkpoint = path, .source = "other files"}), path, "another --model");
-    const auto refused = [&](auto change) {
-        TuneSettings other = settings;
-        change(other);
-        EXPECT_ERROR(Session(folder_, other, {.checkpoint = path}), path, "other settings");
-    };
-    refused([](TuneSettings& other) { other.rate *= 2; });
-    refused([](TuneSettings& other) { other.strategy = Strategy::pv; });
-    refused([](TuneSettings& other) { other.seed = 4; });
-    refused([](TuneSettings& other) { other.steps = 7; });  // the schedule ends elsewhere
-    refused([](TuneSettings& other) { other.micro_batch = 1; });
-    EXPECT_ERROR(StoreReader(path, "weights"), path, "checkpoint");
-    // A model of another shape: found when its matrices are missing or of another size.
-    write_models(tied_config, {"aqlm", 2, 4, 4});
-    EXPECT_ERROR(Session(folder_, settings, {.checkpoint = path}), path, "");
-}
-
-TEST_F(Resuming, RefusesADamagedCheckpoint) {
-    const TuneSettings settings = settings_of(Strategy::pv_ste);
-    const std::string path = checkpoint(settings);
-    const std::string whole = read_file(path);
-    const std::string matrix = "model.layers.1.mlp.up_proj.weight";
-    for (const std::string& dataset :
-         {"/v/" + matrix + "/buffer", "/v/" + matrix + "/second_moment", "/tensors/" + matrix + "/codes",
-          std::string("/parameters/model.norm.weight/value")}) {
-        std::string bytes;
-        {
-            const StoreReader store(path, "checkpoint");
-            bytes.resize(static_cast<std::size_t>(store.info(dataset).bytes()));
-            store.read(dataset, bytes.data(), store.info(dataset).bytes());
-        }
-        const std::size_t at = whole.find(bytes);
-        ASSERT_NE(at, std::string::npos) << dataset;
-        std::string damaged = whole;
-        damaged[at + bytes.size() / 2] = static_cast<char>(damaged[at + bytes.size() / 2] ^ 1);
-        write_file(path, damaged);
-        EXPECT_ERROR(Session(folder_, settings, {.checkpoint = path}), path, "");
-        write_file(path, whole);
-    }
-    for (const std::size_t size : {std::size_t{0}, whole.size() / 2, whole.size() - 1}) {
-        write_file(path, whole.substr(0, size));
-        EXPECT_ERROR(Session(folder_, settings, {.checkpoint = path}), path, "");
-    }
 }
 
 void set_nan(Tensor tensor) { tensor.as<float>()[3] = std::numeric_limits<float>::quiet_NaN(); }

@@ -95,7 +95,8 @@ int run_guarded(int (*program)(int, char**), int argc, char** argv) {
     } catch (const std::filesystem::filesystem_error& error) {
         return fail(status_user, error.what());
     } catch (const cuda::CudaError& error) {
-        return fail(status_user, std::string(error.what()) + "; a tuning run goes on from its last checkpoint with --resume");
+        return fail(status_user,
+                    std::string(error.what()) + "; a tuning run goes on from its last checkpoint with --resume");
     } catch (const dnnl::error& error) {
         if (error.status == dnnl_out_of_memory)
             return fail(status_user, "out of memory in oneDNN: use a smaller --ctx");

@@ -43,8 +43,7 @@ void Decoder::block_step(std::size_t i) {
     const Tensor v = values_[i].rows(position_, 1);
     const std::int64_t kv_width = config.kv_heads * config.head_dim;
 
-    ops.rmsnorm_forward(a.normed, a.attention_inverse_rms.reshaped({1}), hidden_, block.attention_norm,
-                        epsilon);
+    ops.rmsnorm_forward(a.normed, a.attention_inverse_rms.reshaped({1}), hidden_, block.attention_norm, epsilon);
     linear(a.q, a.normed, query);
     linear(k.reshaped({1, kv_width}), a.normed, key);
     linear(v.reshaped({1, kv_width}), a.normed, value);

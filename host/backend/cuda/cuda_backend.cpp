@@ -1,0 +1,141 @@
+#include "cuda/runtime.h"
+#include "host/backend/backend.h"
+#include "host/backend/cuda/cuda_ops.h"
+#include "host/backend/cuda/memory.h"
+#include "host/backend/cuda/phase_events.h"
+#include "host/backend/cuda/ranges.h"
+#include "io/error.h"
+
+namespace pvtune {
+
+namespace {
+
+/// mma.sync on bf16 and cp.async: A100, RTX 30 and newer.
+constexpr int oldest_compute_capability = 80;
+/// What a plan is held against on a machine without a device.
+constexpr std::int64_t memory_of_a_planned_device = std::int64_t{80} << 30;
+/// Of a device's free memory: fragments, the library's workspaces, kernels' code.
+constexpr std::int64_t memory_reserve = std::int64_t{512} << 20;
+
+/// Null where there is no device.
+std::unique_ptr<cudaDeviceProp> find_device(std::string& reason) {
+    int count = 0;
+    const cudaError_t status = cudaGetDeviceCount(&count);
+    if (status != cudaSuccess || count == 0) {
+        reason = status == cudaSuccess ? "no device" : cudaGetErrorString(status);
+        return nullptr;
+    }
+    auto properties = std::make_unique<cudaDeviceProp>();
+    cuda::check(cudaGetDeviceProperties(properties.get(), 0), "the properties of the device");
+    return properties;
+}
+
+std::string capability(const cudaDeviceProp& device) {
+    return std::to_string(device.major) + "." + std::to_string(device.minor);
+}
+
+/// A stream with one owner.
+struct StreamOwner {
+    cudaStream_t stream = nullptr;
+    StreamOwner() { cuda::check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream"); }
+    ~StreamOwner() { cudaStreamDestroy(stream); }
+    StreamOwner(const StreamOwner&) = delete;
+    StreamOwner& operator=(const StreamOwner&) = delete;
+};
+
+class CudaBackend final : public Backend {
+public:
+    explicit CudaBackend(const cudaDeviceProp& device)
+        : ops_(cuda::make_ops(compute_.stream, workspace_, gemm_)),
+          arena_([this](std::int64_t bytes) { return allocate(bytes); }, [](void* memory) { cudaFree(memory); }),
+          description_("cuda, " + std::string(device.name) + ", compute capability " + capability(device)) {}
+    ~CudaBackend() override { cudaStreamSynchronize(compute_.stream); }
+
+    Ops& ops() override { return *ops_; }
+    Arena& arena() override { return arena_; }
+    void upload(Tensor to, const void* from) override {
+        if (to.elements() == 0) return;
+        cuda::check(cudaMemcpyAsync(to.data, from, static_cast<std::size_t>(to.bytes()), cudaMemcpyHostToDevice,
+                                    compute_.stream),
+                    "a copy to the device");
+        // A pageable source may be gone when this returns; the runtime has staged it by then.
+    }
+    void download(void* to, Tensor from) override {
+        if (from.elements() == 0) return;
+        cuda::check(cudaMemcpyAsync(to, from.data, static_cast<std::size_t>(from.bytes()), cudaMemcpyDeviceToHost,
+                                    compute_.stream),
+                    "a copy from the device");
+        synchronize();
+    }
+    void synchronize() override { cuda::check(cudaStreamSynchronize(compute_.stream), "the work on the device"); }
+    void enter_phase(int phase) override { phases_.enter(phase, compute_.stream); }
+    std::vector<double> end_phases(int count) override { return phases_.end(count, compute_.stream); }
+    std::string description() const override { return description_; }
+    std::int64_t memory_limit() const override {
+        std::size_t free = 0, total = 0;
+        cuda::check(cudaMemGetInfo(&free, &total), "the memory of the device");
+        return std::max<std::int64_t>(0, static_cast<std::int64_t>(free) - memory_reserve);
+    }
+
+private:
+    /// Null when the device is full: the arena says what for.
+    void* allocate(std::int64_t bytes) {
+        void* memory = nullptr;
+        const auto size = static_cast<std::size_t>(std::max<std::int64_t>(bytes, 1));
+        if (cudaMalloc(&memory, size) != cudaSuccess) {
+            cudaGetLastError();  // else the next launch would report it
+            return nullptr;
+        }
+        cuda::check(cudaMemsetAsync(memory, 0, size, compute_.stream), "memory set to zero");
+        return memory;
+    }
+
+    StreamOwner compute_;
+    cuda::Workspace workspace_;
+    cuda::Gemm gemm_;
+    std::unique_ptr<Ops> ops_;
+    Arena arena_;
+    cuda::PhaseEvents phases_;
+    std::string description_;
+};
+
+/// Records allocations; works without a device.
+class PlanningBackend final : public Backend {
+public:
+    explicit PlanningBackend(const cudaDeviceProp* device)
+        : limit_(device == nullptr ? memory_of_a_planned_device
+                                   : static_cast<std::int64_t>(device->totalGlobalMem) - memory_reserve),
+          description_(device == nullptr ? "cuda, planned for a device of 80 GiB: there is none here"
+                                         : "cuda, " + std::string(device->name)) {}
+
+    Ops& ops() override { throw std::logic_error("a plan computes nothing"); }
+    Arena& arena() override { return arena_; }
+    void upload(Tensor, const void*) override {}
+    void download(void*, Tensor) override { throw std::logic_error("a plan computes nothing"); }
+    void synchronize() override {}
+    void enter_phase(int) override {}
+    std::vector<double> end_phases(int count) override { return std::vector<double>(static_cast<std::size_t>(count)); }
+    std::string description() const override { return description_; }
+    std::int64_t memory_limit() const override { return limit_; }
+
+private:
+    Arena arena_;
+    std::int64_t limit_;
+    std::string description_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
+    std::string reason;
+    const auto device = find_device(reason);
+    if (options.planning) return std::make_unique<PlanningBackend>(device.get());
+    if (device == nullptr) throw Error("--device cuda: no CUDA device can be used (" + reason + "): use --device cpu");
+    if (device->major * 10 + device->minor < oldest_compute_capability) {
+        throw Error("--device cuda: " + std::string(device->name) + " has compute capability " + capability(*device) +
+                    ", 8.0 or newer is needed (A100, RTX 30): use --device cpu");
+    }
+    return std::make_unique<CudaBackend>(*device);
+}
+
+}  // namespace pvtune

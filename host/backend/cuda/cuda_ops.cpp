@@ -1,0 +1,299 @@
+#include "host/backend/cuda/cuda_ops.h"
+
+#include "cuda/kernels.h"
+#include "host/backend/dispatch.h"
+
+namespace pvtune::cuda {
+
+namespace {
+
+AttentionSizes sizes_of(const AttentionShape& shape) {
+    return {shape.sequences, shape.length, shape.heads, shape.kv_heads, shape.head_dim, shape.window};
+}
+
+template <class Code>
+AdditiveView<Code> view_of(const AdditiveCodes& additive) {
+    AdditiveView<Code> view;
+    view.codes = additive.codes.as<Code>();
+    view.codebooks = additive.codebooks.as<float>();
+    view.scales = additive.scales.as<float>();
+    view.rows = additive.codes.dim(0);
+    view.groups = additive.codes.dim(1);
+    view.books = additive.codes.dim(2);
+    view.codebook_size = additive.codebooks.dim(1);
+    view.group = additive.codebooks.dim(2);
+    return view;
+}
+
+/// Calls body(view) with the codes' own type.
+template <class Body>
+void with_view(const AdditiveCodes& additive, const Body& body) {
+    with_code_type(additive.codes.dtype, [&]<class Code>() { body(view_of<Code>(additive)); });
+}
+
+float* optional_floats(Tensor tensor) { return tensor.empty() ? nullptr : tensor.as<float>(); }
+
+class CudaOps final : public Ops {
+public:
+    CudaOps(Stream stream, Workspace& workspace, Gemm& gemm) : stream_(stream), workspace_(workspace), gemm_(gemm) {}
+
+    void embedding_forward(Tensor hidden, Tensor table, Tensor tokens) override {
+        with_float_type(hidden.dtype, [&]<class T>() {
+            cuda::embedding_forward(hidden.as<T>(), table.as<T>(), tokens.as<std::uint32_t>(), tokens.elements(),
+                                    table.dim(1), stream_);
+        });
+    }
+    void embedding_backward(Tensor d_table, Tensor d_hidden, Tensor tokens) override {
+        void* scratch = workspace_.get(embedding_backward_workspace(tokens.elements(), d_table.dim(0)));
+        with_float_type(d_hidden.dtype, [&]<class T>() {
+            cuda::embedding_backward(d_table.as<float>(), d_hidden.as<T>(), tokens.as<std::uint32_t>(),
+                                     tokens.elements(), d_table.dim(1), d_table.dim(0), scratch, stream_);
+        });
+    }
+
+    void rmsnorm_forward(Tensor out, Tensor inverse_rms, Tensor in, Tensor weight, float epsilon) override {
+        with_float_type(in.dtype, [&]<class T>() {
+            cuda::rmsnorm_forward(out.as<T>(), inverse_rms.as<float>(), in.as<T>(), weight.as<float>(),
+                                  in.elements() / weight.elements(), weight.elements(), epsilon, stream_);
+        });
+    }
+    void rmsnorm_backward(Tensor d_in, Tensor d_weight, Tensor d_out, Tensor in, Tensor weight,
+                          Tensor inverse_rms) override {
+        const std::int64_t width = weight.elements();
+        const std::int64_t tokens = in.elements() / width;
+        void* scratch = d_weight.empty() ? nullptr : workspace_.get(rmsnorm_backward_workspace(tokens, width));
+        with_float_type(in.dtype, [&]<class T>() {
+            cuda::rmsnorm_backward(d_in.as<T>(), optional_floats(d_weight), d_out.as<T>(), in.as<T>(),
+                                   weight.as<float>(), inverse_rms.as<float>(), tokens, width, scratch, stream_);
+        });
+    }
+
+    void linear_forward(Tensor out, Tensor in, Tensor weight, Tensor bias) override {
+        Product product;
+        product.m = in.elements() / weight.dim(1);
+        product.n = weight.dim(0);
+        product.k = weight.dim(1);
+        product.dtype = in.dtype;
+        product.left = in.data;
+        product.right = weight.data;
+        product.right_transposed = true;
+        product.result_dtype = out.dtype;
+        product.result = out.data;
+        gemm_.run(product, stream_);
+        if (bias.empty()) return;
+        with_float_type(out.dtype,
+                        [&]<class T>() { add_bias(out.as<T>(), bias.as<float>(), product.m, product.n, stream_); });
+    }
+    void linear_backward_input(Tensor d_in, Tensor d_out, Tensor weight, bool accumulate) override {
+        Product product;
+        product.m = d_out.elements() / weight.dim(0);
+        product.n = weight.dim(1);
+        product.k = weight.dim(0);
+        product.dtype = d_out.dtype;
+        product.left = d_out.data;
+        product.right = weight.data;
+        product.result_dtype = d_in.dtype;
+        product.result = d_in.data;
+        product.accumulate = accumulate;
+        gemm_.run(product, stream_);
+    }
+    void linear_backward_weight(Tensor d_weight, Tensor d_out, Tensor in, bool accumulate) override {
+        Product product;
+        product.m = d_weight.dim(0);
+        product.n = d_weight.dim(1);
+        product.k = in.elements() / product.n;
+        product.dtype = in.dtype;
+        product.left = d_out.data;
+        product.left_transposed = true;
+        product.right = in.data;
+        product.result_dtype = DType::f32;
+        product.result = d_weight.data;
+        product.accumulate = accumulate;
+        gemm_.run(product, stream_);
+    }
+    void column_sum(Tensor d_bias, Tensor d_out) override {
+        const std::int64_t width = d_bias.elements();
+        const std::int64_t tokens = d_out.elements() / width;
+        void* scratch = workspace_.get(column_sum_workspace(tokens, width));
+        with_float_type(d_out.dtype, [&]<class T>() {
+            cuda::column_sum(d_bias.as<float>(), d_out.as<T>(), tokens, width, scratch, stream_);
+        });
+    }
+
+    void rope_forward(Tensor heads, Tensor cosines, Tensor sines) override {
+        with_float_type(heads.dtype, [&]<class T>() {
+            cuda::rope_forward(heads.as<T>(), cosines.as<float>(), sines.as<float>(), heads.dim(0), heads.dim(1),
+                               heads.dim(2), cosines.dim(0), stream_);
+        });
+    }
+    void rope_backward(Tensor d_heads, Tensor cosines, Tensor sines) override {
+        with_float_type(d_heads.dtype, [&]<class T>() {
+            cuda::rope_backward(d_heads.as<T>(), cosines.as<float>(), sines.as<float>(), d_heads.dim(0), d_heads.dim(1),
+                                d_heads.dim(2), cosines.dim(0), stream_);
+        });
+    }
+
+    void attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v,
+                           const AttentionShape& shape) override {
+        with_float_type(q.dtype, [&]<class T>() {
+            cuda::attention_forward(out.as<T>(), log_sum_exp.as<float>(), q.as<T>(), k.as<T>(), v.as<T>(),
+                                    sizes_of(shape), stream_);
+        });
+    }
+    void attention_backward(Tensor d_q, Tensor d_k, Tensor d_v, Tensor d_out, Tensor out, Tensor log_sum_exp, Tensor q,
+                            Tensor k, Tensor v, const AttentionShape& shape) override {
+        const AttentionSizes sizes = sizes_of(shape);
+        void* scratch = workspace_.get(attention_backward_workspace(sizes, q.dtype));
+        with_float_type(q.dtype, [&]<class T>() {
+            cuda::attention_backward(d_q.as<T>(), d_k.as<T>(), d_v.as<T>(), d_out.as<T>(), out.as<T>(),
+                                     log_sum_exp.as<float>(), q.as<T>(), k.as<T>(), v.as<T>(), sizes, scratch, stream_);
+        });
+    }
+    void attention_decode(Tensor out, Tensor q, Tensor keys, Tensor values, const AttentionShape& shape) override {
+        const AttentionSizes sizes = sizes_of(shape);
+        void* scratch = workspace_.get(attention_decode_workspace(sizes));
+        with_float_type(q.dtype, [&]<class T>() {
+            cuda::attention_decode(out.as<T>(), q.as<T>(), keys.as<T>(), values.as<T>(), sizes, scratch, stream_);
+        });
+    }
+
+    void swiglu_forward(Tensor out, Tensor gate, Tensor up) override {
+        with_float_type(out.dtype, [&]<class T>() {
+            cuda::swiglu_forward(out.as<T>(), gate.as<T>(), up.as<T>(), out.elements(), stream_);
+        });
+    }
+    void swiglu_backward(Tensor d_gate, Tensor d_up, Tensor out, Tensor d_out, Tensor gate, Tensor up) override {
+        with_float_type(out.dtype, [&]<class T>() {
+            cuda::swiglu_backward(d_gate.as<T>(), d_up.as<T>(), out.as<T>(), d_out.as<T>(), gate.as<T>(), up.as<T>(),
+                                  out.elements(), stream_);
+        });
+    }
+    void add(Tensor out, Tensor a, Tensor b) override {
+        with_float_type(out.dtype,
+                        [&]<class T>() { cuda::add(out.as<T>(), a.as<T>(), b.as<T>(), out.elements(), stream_); });
+    }
+
+    void kl_loss(Tensor loss, Tensor d_logits, Tensor logits, Tensor teacher, float scale) override {
+        with_float_type(d_logits.dtype, [&]<class T>() {
+            cuda::kl_loss(loss.as<float>(), d_logits.empty() ? nullptr : d_logits.as<T>(), logits.as<float>(),
+                          teacher.as<float>(), logits.dim(0), logits.dim(1), scale, stream_);
+        });
+    }
+    void cross_entropy_loss(Tensor loss, Tensor d_logits, Tensor logits, Tensor targets, float scale) override {
+        with_float_type(d_logits.dtype, [&]<class T>() {
+            cuda::cross_entropy_loss(loss.as<float>(), d_logits.empty() ? nullptr : d_logits.as<T>(),
+                                     logits.as<float>(), targets.as<std::uint32_t>(), logits.dim(0), logits.dim(1),
+                                     scale, stream_);
+        });
+    }
+
+    void dequantize_additive(Tensor weight, const AdditiveCodes& additive) override {
+        with_view(additive, [&](auto view) {
+            with_float_type(weight.dtype, [&]<class T>() { cuda::dequantize_additive(weight.as<T>(), view, stream_); });
+        });
+    }
+    void additive_gradient(Tensor d_codebooks, Tensor d_scales, Tensor d_weight,
+                           const AdditiveCodes& additive) override {
+        with_view(additive, [&](auto view) {
+            void* scratch = workspace_.get(additive_gradient_workspace(view));
+            cuda::additive_gradient(d_codebooks.as<float>(), d_scales.as<float>(), d_weight.as<float>(), view, scratch,
+                                    stream_);
+        });
+    }
+    void assign_additive(const AdditiveCodes& additive, Tensor changed, Tensor target, Tensor groups,
+                         int beam) override {
+        const std::int64_t count = groups.elements();
+        with_view(additive, [&](auto view) {
+            void* scratch = workspace_.get(assign_additive_workspace(view, count, beam));
+            cuda::assign_additive(view, changed.as<std::uint8_t>(), target.as<float>(), groups.as<std::uint32_t>(),
+                                  count, beam, scratch, stream_);
+        });
+    }
+    void gather_codes(Tensor saved, const AdditiveCodes& additive, Tensor groups) override {
+        with_code_type(additive.codes.dtype, [&]<class Code>() {
+            cuda::gather_codes(saved.as<Code>(), view_of<Code>(additive), groups.as<std::uint32_t>(), groups.elements(),
+                               stream_);
+        });
+    }
+    void code_change(Tensor change, const AdditiveCodes& additive, Tensor saved, Tensor groups) override {
+        with_code_type(additive.codes.dtype, [&]<class Code>() {
+            cuda::code_change(change.as<float>(), view_of<Code>(additive), saved.as<Code>(), groups.as<std::uint32_t>(),
+                              groups.elements(), stream_);
+        });
+    }
+    void bound_changes(Tensor keep, Tensor change, Tensor scores, Tensor groups, Tensor weight_squares,
+                       double trust_ratio) override {
+        void* scratch = workspace_.get(bound_changes_workspace(groups.elements()));
+        cuda::bound_changes(keep.as<std::uint8_t>(), change.as<float>(), scores.as<float>(), groups.as<std::uint32_t>(),
+                            groups.elements(), weight_squares.as<double>(), trust_ratio, scratch, stream_);
+    }
+    void restore_codes(const AdditiveCodes& additive, Tensor saved, Tensor groups, Tensor keep) override {
+        with_code_type(additive.codes.dtype, [&]<class Code>() {
+            cuda::restore_codes(view_of<Code>(additive), saved.as<Code>(), groups.as<std::uint32_t>(),
+                                keep.as<std::uint8_t>(), groups.elements(), stream_);
+        });
+    }
+
+    void adam(Tensor value, Tensor first_moment, Tensor second_moment, Tensor gradient, Tensor copy, Tensor gate,
+              const AdamSettings& settings) override {
+        const AdamRates rates{settings.rate,    settings.beta1, settings.beta2,
+                              settings.epsilon, settings.lamb,  settings.step};
+        void* scratch = workspace_.get(adam_workspace(value.elements()));
+        cuda::adam(value.as<float>(), first_moment.as<float>(), second_moment.as<float>(), gradient.as<float>(),
+                   copy.empty() ? nullptr : copy.as<bf16>(), gate.empty() ? nullptr : gate.as<double>(),
+                   value.elements(), rates, scratch, stream_);
+    }
+    void moment_and_score(Tensor target, Tensor scores, Tensor second_moment, Tensor d_weight, Tensor base,
+                          Tensor current, std::int64_t group, const VStepSettings& settings) override {
+        const VStepRates rates{settings.rate, settings.beta2, settings.epsilon, settings.lamb, settings.step};
+        void* scratch = workspace_.get(moment_and_score_workspace(target.elements()));
+        const auto run = [&]<class Moment, class Base>() {
+            with_float_type(current.dtype, [&]<class Current>() {
+                cuda::moment_and_score(target.as<float>(), scores.as<float>(), second_moment.as<Moment>(),
+                                       d_weight.as<float>(), base.as<Base>(), current.as<Current>(), target.elements(),
+                                       group, rates, scratch, stream_);
+            });
+        };
+        with_float_type(second_moment.dtype, [&]<class Moment>() {
+            with_float_type(base.dtype, [&]<class Base>() { run.template operator()<Moment, Base>(); });
+        });
+    }
+    void select_largest(Tensor indices, Tensor scores) override {
+        void* scratch = workspace_.get(select_largest_workspace(indices.elements(), scores.elements()));
+        cuda::select_largest(indices.as<std::uint32_t>(), scores.as<float>(), indices.elements(), scores.elements(),
+                             scratch, stream_);
+    }
+    void sum_of_squares(Tensor sum, Tensor values) override {
+        void* scratch = workspace_.get(sum_of_squares_workspace(values.elements()));
+        with_float_type(values.dtype, [&]<class T>() {
+            cuda::sum_of_squares(sum.as<double>(), values.as<T>(), values.elements(), scratch, stream_);
+        });
+    }
+    void count_flags(Tensor total, Tensor flags) override {
+        cuda::count_flags(total.as<std::uint32_t>(), flags.as<std::uint8_t>(), flags.elements(), stream_);
+    }
+
+    void convert(Tensor out, Tensor in) override {
+        with_float_type(out.dtype, [&]<class To>() {
+            with_float_type(in.dtype,
+                            [&]<class From>() { cuda::convert(out.as<To>(), in.as<From>(), out.elements(), stream_); });
+        });
+    }
+    void fill_zero(Tensor out) override {
+        if (out.elements() == 0) return;
+        check(cudaMemsetAsync(out.data, 0, static_cast<std::size_t>(out.bytes()), stream_), "a tensor set to zero");
+    }
+
+private:
+    Stream stream_;
+    Workspace& workspace_;
+    Gemm& gemm_;
+};
+
+}  // namespace
+
+std::unique_ptr<Ops> make_ops(Stream stream, Workspace& workspace, Gemm& gemm) {
+    return std::make_unique<CudaOps>(stream, workspace, gemm);
+}
+
+}  // namespace pvtune::cuda
