@@ -1,7 +1,8 @@
 # pvtune: the front door. `make help` lists what there is.
 #
 # VARIANT=release (default) builds build/pvtune; VARIANT=sanitize builds everything again under build/sanitize with
-# address and undefined-behaviour sanitizers.
+# address and undefined-behaviour sanitizers. Kernels (cuda/*.cu) are built for the emulated device of tests/emulation in
+# both, under emulated/, and a third time for the race detector under build/race.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -30,11 +31,51 @@ CXXFLAGS := -std=c++20 -fopenmp $(WARNINGS) $(CXXFLAGS.$(VARIANT)) -I. $(shell p
 LDFLAGS := -fopenmp $(LDFLAGS.$(VARIANT))
 LDLIBS := -ldnnl $(shell pkg-config --libs hdf5 2>/dev/null) -lxxhash
 
-LIBRARY_SOURCES := $(filter-out host/main.cpp,$(shell find host io -name '*.cpp' | sort))
+# CUDA=1: with the CUDA backend. The default asks for both a compiler and a device; a build without one computes on the
+# CPU, and the tests run the CUDA backend on the emulated device.
+CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(shell command -v nvcc 2>/dev/null))
+CUDA ?= $(if $(CUDA_HOME),$(if $(wildcard /dev/nvidia0),1))
+CUDA_BACKEND_SOURCES := $(sort $(wildcard host/backend/cuda/*.cpp))
+LIBRARY_SOURCES := $(filter-out host/main.cpp $(CUDA_BACKEND_SOURCES),$(shell find host io -name '*.cpp' | sort))
+ifeq ($(CUDA),1)
+LIBRARY_SOURCES := $(filter-out host/backend/no_cuda.cpp,$(LIBRARY_SOURCES)) $(CUDA_BACKEND_SOURCES) \
+    $(sort $(wildcard cuda/*.cpp))
+DEVICE_OBJECTS := $(patsubst %.cu,$(OUT)/%.o,$(sort $(wildcard cuda/*.cu)))
+CXXFLAGS += -isystem $(CUDA_HOME)/include
+LDLIBS += -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lcudart_static -ldl -lrt -lpthread
+endif
+NVCC := $(CUDA_HOME)/bin/nvcc
+ARCHITECTURE ?= native
+NVCCFLAGS := -std=c++20 -O3 -lineinfo --expt-relaxed-constexpr -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror -I.
 TEST_SOURCES := $(sort $(wildcard tests/*_test.cpp))
-LIBRARY_OBJECTS := $(LIBRARY_SOURCES:%.cpp=$(OUT)/%.o)
+LIBRARY_OBJECTS := $(LIBRARY_SOURCES:%.cpp=$(OUT)/%.o) $(DEVICE_OBJECTS)
 TESTS := $(TEST_SOURCES:tests/%.cpp=$(OUT)/tests/%)
 BINARY := $(if $(filter release,$(VARIANT)),build/pvtune,$(OUT)/pvtune)
+
+# Kernels on the CPU: g++ compiles a .cu file against tests/emulation/cuda_on_cpu.h. No contraction to fma but where the
+# kernel says so; reinterpret_cast to vectors is CUDA's habit; a frame must fit on a small stack.
+EMULATED := $(OUT)/emulated
+KERNEL_SOURCES := $(sort $(wildcard cuda/*.cu tests/cuda/*.cu tests/emulation/*.cu))
+EMULATION_SOURCES := $(filter-out %_test.cpp tests/emulation/race_%,$(sort $(wildcard tests/emulation/*.cpp)))
+RACE_SOURCES := $(filter-out %_test.cpp,$(sort $(wildcard tests/emulation/race_*.cpp)))
+KERNEL_TEST_SOURCES := $(sort $(wildcard tests/cuda/*_test.cpp))
+EMULATED_TESTS := $(KERNEL_TEST_SOURCES:%.cpp=$(EMULATED)/%) $(EMULATED)/tests/emulation/emulator_test
+RACE_TESTS := $(KERNEL_TEST_SOURCES:%.cpp=build/race/%) build/race/tests/emulation/race_test
+# KERNELS="cuda/a.cu cuda/b.cu" on the command line: link these and the CPU's operations alone, whatever state the rest
+# of the tree is in.
+ORACLES := $(if $(KERNELS),$(OUT)/liboracles.a,$(OUT)/libpvtune.a)
+EMULATED_KERNELS := $(if $(KERNELS),$(KERNELS:%.cu=$(EMULATED)/%.o),$(EMULATED)/libkernels.a)
+RACE_KERNELS := $(if $(KERNELS),$(KERNELS:%.cu=build/race/%.o),build/race/libkernels.a)
+KERNELFLAGS.release := -O2 -g1 -march=native -fno-math-errno -fno-trapping-math -Wframe-larger-than=32768 \
+    -fstack-clash-protection
+KERNELFLAGS.sanitize := $(CXXFLAGS.sanitize)
+KERNELFLAGS.race := -O1 -g1 -march=native -fsanitize=thread --param tsan-instrument-func-entry-exit=0
+KERNELFLAGS := -x c++ -std=c++20 $(WARNINGS) -Wno-unknown-pragmas -ffp-contract=off -fno-strict-aliasing \
+    -Itests/emulation -I.
+
+# For devices: every kernel must compile for these without warnings. ARCHITECTURES="80 89 90 100" for more.
+ARCHITECTURES ?= 90
+DEVICE_SOURCES := $(sort $(wildcard cuda/*.cu tests/cuda/*.cu))
 
 .PHONY: help
 help: ## this list
@@ -56,13 +97,37 @@ demo: ## compress SmolLM2-135M to 2 bits and PV-tune it; TEXT=file to use your o
 	@scripts/demo.sh $(if $(TEXT),--text $(TEXT))
 
 .PHONY: test
-test: $(SETUP) ## every test, plain and under sanitizers; ends with `N passed, N failed`
+test: $(SETUP) ## every test, plain, under sanitizers, kernels for races; ends with `N passed, N failed`
 	@$(MAKE) -j$(JOBS) $(BINARY) tests
 	@$(MAKE) -j$(JOBS) VARIANT=sanitize tests
+	@$(MAKE) -j$(JOBS) race
+	@if command -v nvcc >/dev/null; then $(MAKE) -j$(JOBS) --keep-going device-objects || true; fi
 	@scripts/test.sh
 
 .PHONY: tests
-tests: $(TESTS)
+tests: $(TESTS) $(EMULATED_TESTS)
+
+.PHONY: race
+race: $(RACE_TESTS) ## build the tests of kernels with the race detector, under build/race
+
+.PHONY: compile-check
+compile-check: ## compile every kernel with nvcc, where there is one, for ARCHITECTURES; writes docs/ptxas.md
+	@if command -v nvcc >/dev/null; then $(MAKE) -j$(JOBS) device-objects ptxas-table; \
+	else echo "compile-check: no nvcc on PATH: skipped"; fi
+
+# The page is about one architecture; the others are only searched for spills.
+.PHONY: ptxas-table
+ptxas-table: device-objects
+	@for architecture in $(ARCHITECTURES); do \
+	    folder=build/nvcc/sm_$$architecture; \
+	    [[ $$architecture == 90 ]] && out=docs/ptxas.md || out=$$folder/ptxas.md; \
+	    scripts/ptxas_table.py --folder $$folder --out $$out \
+	        --compiler "$$(nvcc --version | sed -n 's/.*\(release [0-9.]*\).*/nvcc, \1/p')" \
+	        $(patsubst %.cu,$$folder/%.ptxas,$(filter cuda/%,$(DEVICE_SOURCES))); \
+	done
+
+.PHONY: device-objects
+device-objects: $(foreach architecture,$(ARCHITECTURES),$(DEVICE_SOURCES:%.cu=build/nvcc/sm_$(architecture)/%.o))
 
 .PHONY: bench
 bench: build ## time the operations of this machine's backends against their limits
@@ -73,8 +138,9 @@ bench-cpu: build ## time a tuning step and an evaluation against PyTorch, in one
 	@scripts/bench_cpu.sh
 
 .PHONY: nightly
-nightly: $(SETUP) ## the tests, then fuzzing of every reader
+nightly: $(SETUP) ## the tests, the kernels for every architecture, then fuzzing of every reader
 	@$(MAKE) test
+	@$(MAKE) compile-check ARCHITECTURES="80 89 90 100"
 	@scripts/fuzz.sh
 
 .PHONY: format
@@ -87,7 +153,7 @@ lint: ## check the format of the C++ sources
 
 .PHONY: clean
 clean: ## remove what was built (the Python environment stays)
-	rm -rf build/release build/sanitize build/fuzz build/pvtune
+	rm -rf build/release build/sanitize build/race build/nvcc build/fuzz build/pvtune
 
 $(OUT)/libpvtune.a: $(LIBRARY_OBJECTS)
 	@rm -f $@
@@ -101,12 +167,66 @@ $(TESTS): $(OUT)/tests/%: $(OUT)/tests/%.o $(OUT)/libpvtune.a
 	@echo "link $@"
 	@$(CXX) $(LDFLAGS) -o $@ $^ -lgtest -lgtest_main -lpthread $(LDLIBS)
 
+$(EMULATED_TESTS): $(EMULATED)/%: $(EMULATED)/%.o $(EMULATED)/libbackend.a $(EMULATED_KERNELS) $(EMULATED)/libemulation.a $(ORACLES)
+	@echo "link $@"
+	@$(CXX) $(LDFLAGS) -o $@ $^ -lgtest -lgtest_main -lpthread -lboost_context $(LDLIBS)
+
+# Only the kernels are instrumented, and what they call is tests/emulation/race_hooks.cpp instead of a sanitizer's library.
+$(RACE_TESTS): build/race/%: $(EMULATED)/%.o $(EMULATED)/libbackend.a $(RACE_KERNELS) $(RACE_SOURCES:%.cpp=$(EMULATED)/%.o) \
+    $(EMULATED)/libemulation.a $(ORACLES)
+	@mkdir -p $(@D)
+	@echo "link $@"
+	@$(CXX) $(LDFLAGS) -o $@ $^ -lgtest -lgtest_main -lpthread -lboost_context $(LDLIBS)
+
+# The whole program with the CUDA backend on the emulated device. libbackend.a comes before the library, which holds a
+# stand-in for it.
+$(EMULATED)/pvtune: $(OUT)/host/main.o $(EMULATED)/libbackend.a $(EMULATED)/libkernels.a $(EMULATED)/libemulation.a \
+    $(OUT)/libpvtune.a
+	@echo "link $@"
+	@$(CXX) $(LDFLAGS) -o $@ $^ -lboost_context $(LDLIBS)
+
+$(EMULATED)/libkernels.a: $(KERNEL_SOURCES:%.cu=$(EMULATED)/%.o)
+build/race/libkernels.a: $(KERNEL_SOURCES:%.cu=build/race/%.o)
+$(EMULATED)/libemulation.a: $(EMULATION_SOURCES:%.cpp=$(EMULATED)/%.o)
+$(EMULATED)/libbackend.a: $(CUDA_BACKEND_SOURCES:%.cpp=$(EMULATED)/%.o)
+$(OUT)/liboracles.a: $(filter-out %/cpu_backend.o,$(filter $(OUT)/host/backend/cpu/%,$(LIBRARY_OBJECTS)))
+$(EMULATED)/libkernels.a build/race/libkernels.a $(EMULATED)/libemulation.a $(EMULATED)/libbackend.a $(OUT)/liboracles.a:
+	@rm -f $@
+	@ar rcs $@ $^
+
+$(DEVICE_OBJECTS): $(OUT)/%.o: %.cu
+	@mkdir -p $(@D)
+	@echo "nvcc $<"
+	@$(NVCC) $(NVCCFLAGS) -arch=$(ARCHITECTURE) -MMD -MP -c -o $@ $<
+
+$(EMULATED)/%.o: %.cu
+	@mkdir -p $(@D)
+	@echo "c++ $(VARIANT), emulated $<"
+	@$(CXX) $(KERNELFLAGS) $(KERNELFLAGS.$(VARIANT)) -MMD -MP -c -o $@ $<
+
+build/race/%.o: %.cu
+	@mkdir -p $(@D)
+	@echo "c++ race $<"
+	@$(CXX) $(KERNELFLAGS) $(KERNELFLAGS.race) -MMD -MP -c -o $@ $<
+
+define device_rule
+build/nvcc/sm_$(1)/%.o: %.cu
+	@mkdir -p $$(@D)
+	@echo "nvcc sm_$(1) $$<"
+	@nvcc $$(NVCCFLAGS) -Xptxas -v -arch=sm_$(1) -MMD -MP -MF $$(@:.o=.d) -c -o $$@ $$< 2>$$(@:.o=.ptxas) || \
+	    { cat $$(@:.o=.ptxas) >&2; exit 1; }
+endef
+$(foreach architecture,$(ARCHITECTURES),$(eval $(call device_rule,$(architecture))))
+
+$(EMULATED)/%.o: CXXFLAGS += -Itests/emulation
+$(EMULATION_SOURCES:%.cpp=$(EMULATED)/%.o): CXXFLAGS += -O2  # half the time of the sanitizers' runs
+
 $(OUT)/tests/%.o: CXXFLAGS += -DPVTUNE_SOURCE_DIR='"$(CURDIR)"'
 
-$(OUT)/%.o: %.cpp
+$(OUT)/%.o $(EMULATED)/%.o: %.cpp
 	@mkdir -p $(@D)
 	@echo "c++ $(VARIANT) $<"
 	@$(CXX) $(CXXFLAGS) -MMD -MP -c -o $@ $<
 
 .SECONDARY:
--include $(shell find $(OUT) -name '*.d' 2>/dev/null)
+-include $(shell find $(OUT) build/race build/nvcc -name '*.d' 2>/dev/null)

@@ -1,12 +1,13 @@
 #!/bin/bash
-# Runs every test that is built, plain and under sanitizers, and the Python tests; the last line is `N passed, N failed`.
+# Runs every test that is built, plain and under sanitizers, those of kernels on the emulated device and under its race
+# detector too, and the Python tests; the last line is `N passed, N failed`.
 #
 #   scripts/test.sh            all of them (`make test` builds them first)
 #   scripts/test.sh REGEX      only the programs whose name matches, e.g. release.store
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
-    sed -n '2,5s/^# \{0,1\}//p' scripts/test.sh
+    sed -n '2,6s/^# \{0,1\}//p' scripts/test.sh
     exit 0
 fi
 filter=${1:-}
@@ -40,6 +41,19 @@ for source in tests/*_test.cpp; do
     for variant in sanitize release; do  # the slow ones first
         add "$variant.$test" "$ROOT/build/$variant/tests/$test" "--gtest_output=xml:$RESULTS/$variant.$test.xml"
     done
+done
+for source in tests/cuda/*_test.cpp tests/emulation/emulator_test.cpp; do
+    test=$(basename "$source" .cpp)
+    for variant in sanitize release; do
+        add "$variant.cuda.$test" "$ROOT/build/$variant/emulated/${source%.cpp}" \
+            "--gtest_output=xml:$RESULTS/$variant.cuda.$test.xml"
+    done
+done
+# Names with Large are left out here: the race detector takes some 10 times as long and sees the same in small shapes.
+for source in tests/cuda/*_test.cpp tests/emulation/race_test.cpp; do
+    test=$(basename "$source" .cpp)
+    add "race.cuda.$test" "$ROOT/build/race/${source%.cpp}" "--gtest_filter=-*Large*" \
+        "--gtest_output=xml:$RESULTS/race.cuda.$test.xml"
 done
 for source in tests/python/*_test.py; do
     test=$(basename "$source" .py)

@@ -1,0 +1,201 @@
+// Taking a V step back: the codes of chosen groups saved, the distance they moved, their return, and how many may stay.
+
+#include "cuda/additive.cuh"
+#include "cuda/primitives.cuh"
+#include "cuda/score_key.cuh"
+
+namespace pvtune::cuda {
+
+namespace {
+
+constexpr int block_threads = 128;
+
+__device__ inline std::int64_t thread_index() { return std::int64_t{blockIdx.x} * block_threads + threadIdx.x; }
+
+unsigned blocks_for(std::int64_t threads) { return static_cast<unsigned>(ceil_divide(threads, block_threads)); }
+
+template <class Code>
+__global__ void __launch_bounds__(block_threads)
+    gather_codes_kernel(Code* saved, const Code* codes, const std::uint32_t* chosen, std::int64_t count, int books) {
+    const std::int64_t i = thread_index();
+    if (i >= count * books) return;
+    saved[i] = codes[std::int64_t{chosen[i / books]} * books + i % books];
+}
+
+/// A thread a group, with the sums of host/backend/cpu/code_changes.cpp in their order.
+template <class Code>
+__global__ void __launch_bounds__(block_threads)
+    code_change_kernel(float* change, AdditiveView<Code> additive, const Code* saved, const std::uint32_t* chosen,
+                       std::int64_t count) {
+    const std::int64_t i = thread_index();
+    if (i >= count) return;
+    const auto books = static_cast<int>(additive.books);
+    const auto group = static_cast<int>(additive.group);
+    const std::int64_t at = chosen[i];
+    float squares = 0;
+    for (int first = 0; first < group; first += 4) {
+        float difference[4] = {};
+        for (int m = 0; m < books; ++m) {
+            const std::int64_t now = m * additive.codebook_size + additive.codes[at * books + m];
+            const std::int64_t before = m * additive.codebook_size + saved[i * books + m];
+            const float4 a = *reinterpret_cast<const float4*>(additive.codebooks + now * group + first);
+            const float4 b = *reinterpret_cast<const float4*>(additive.codebooks + before * group + first);
+            difference[0] += a.x - b.x;
+            difference[1] += a.y - b.y;
+            difference[2] += a.z - b.z;
+            difference[3] += a.w - b.w;
+        }
+        for (int e = 0; e < 4; ++e) squares = fmaf(difference[e], difference[e], squares);
+    }
+    const float scale = additive.scales[at / additive.groups];
+    change[i] = squares * scale * scale;
+}
+
+template <class Code>
+__global__ void __launch_bounds__(block_threads)
+    restore_codes_kernel(Code* codes, const Code* saved, const std::uint32_t* chosen, const std::uint8_t* keep,
+                         std::int64_t count, int books) {
+    const std::int64_t i = thread_index();
+    if (i >= count * books || keep[i / books] != 0) return;
+    codes[std::int64_t{chosen[i / books]} * books + i % books] = saved[i];
+}
+
+__global__ void __launch_bounds__(block_threads)
+    change_keys_kernel(std::uint32_t* keys, std::uint32_t* places, const float* scores, const std::uint32_t* chosen,
+                       std::int64_t count) {
+    const std::int64_t i = thread_index();
+    if (i >= count) return;
+    keys[i] = key_of(scores[chosen[i]]);
+    places[i] = static_cast<std::uint32_t>(i);
+}
+
+constexpr int bound_threads = 1024;
+constexpr int bound_warps = bound_threads / warp_size;
+constexpr int bound_items = 8;  // changes in a row that one thread adds up
+
+/// Sums over the threads before this one; total: over all.
+__device__ inline double exclusive_block_sum(double value, double* partials, double& total) {
+    const int lane = static_cast<int>(threadIdx.x) % warp_size;
+    const int warp = static_cast<int>(threadIdx.x) / warp_size;
+    double inclusive = value;
+    for (int offset = 1; offset < warp_size; offset *= 2) {
+        const double other = __shfl_up_sync(whole_warp, inclusive, offset);
+        if (lane >= offset) inclusive += other;
+    }
+    double before = __shfl_up_sync(whole_warp, inclusive, 1);
+    if (lane == 0) before = 0;
+    if (lane == warp_size - 1) partials[warp] = inclusive;
+    __syncthreads();
+    total = 0;
+    for (int i = 0; i < bound_warps; ++i) {
+        if (i == warp) before += total;
+        total += partials[i];
+    }
+    __syncthreads();
+    return before;
+}
+
+/// One block walks along the changes in order: `places` is sorted. A change that is not a number ends what may stay.
+__global__ void __launch_bounds__(bound_threads)
+    bound_changes_kernel(std::uint8_t* keep, const float* change, const std::uint32_t* places, std::int64_t count,
+                         const double* weight_squares, double trust_ratio) {
+    __shared__ double partials[bound_warps];
+    const double budget = trust_ratio * trust_ratio * *weight_squares;
+    double spent = 0;
+    for (std::int64_t tile = 0; tile < count; tile += bound_threads * bound_items) {
+        std::uint32_t place[bound_items];
+        double moved[bound_items];
+        double sum = 0;
+        const std::int64_t first = tile + static_cast<std::int64_t>(threadIdx.x) * bound_items;
+#pragma unroll
+        for (int j = 0; j < bound_items; ++j) {
+            place[j] = first + j < count ? places[first + j] : 0;
+            moved[j] = first + j < count ? static_cast<double>(change[place[j]]) : 0;
+            sum += moved[j];
+        }
+        double total = 0;
+        double running = spent + exclusive_block_sum(sum, partials, total);
+#pragma unroll
+        for (int j = 0; j < bound_items; ++j) {
+            running += moved[j];
+            if (first + j < count && !(running <= budget)) keep[place[j]] = 0;
+        }
+        spent += total;
+    }
+}
+
+/// The parts of bound_changes' workspace, each 256-byte aligned.
+struct BoundWorkspace {
+    std::size_t array_bytes, sort_bytes;
+
+    explicit BoundWorkspace(std::int64_t count)
+        : array_bytes(static_cast<std::size_t>(ceil_divide(count * 4, 256) * 256)),
+          sort_bytes(sort_pairs_descending_workspace<std::uint32_t, std::uint32_t>(count)) {}
+    std::uint32_t* array(void* workspace, int i) const {
+        return reinterpret_cast<std::uint32_t*>(static_cast<std::byte*>(workspace) +
+                                                static_cast<std::size_t>(i) * array_bytes);
+    }
+    std::size_t bytes() const { return 4 * array_bytes + sort_bytes; }
+};
+
+}  // namespace
+
+template <class Code>
+void gather_codes(Code* saved, const AdditiveView<Code>& additive, const std::uint32_t* chosen, std::int64_t count,
+                  Stream stream) {
+    check_additive(additive);
+    if (count == 0) return;
+    launch(gather_codes_kernel<Code>, blocks_for(count * additive.books), block_threads, 0, stream, saved,
+           additive.codes, chosen, count, static_cast<int>(additive.books));
+}
+
+template <class Code>
+void code_change(float* change, const AdditiveView<Code>& additive, const Code* saved, const std::uint32_t* chosen,
+                 std::int64_t count, Stream stream) {
+    check_additive(additive);
+    if (count == 0) return;
+    launch(code_change_kernel<Code>, blocks_for(count), block_threads, 0, stream, change, additive, saved, chosen,
+           count);
+}
+
+template <class Code>
+void restore_codes(const AdditiveView<Code>& additive, const Code* saved, const std::uint32_t* chosen,
+                   const std::uint8_t* keep, std::int64_t count, Stream stream) {
+    check_additive(additive);
+    if (count == 0) return;
+    launch(restore_codes_kernel<Code>, blocks_for(count * additive.books), block_threads, 0, stream, additive.codes,
+           saved, chosen, keep, count, static_cast<int>(additive.books));
+}
+
+std::size_t bound_changes_workspace(std::int64_t count) { return BoundWorkspace(count).bytes(); }
+
+void bound_changes(std::uint8_t* keep, const float* change, const float* scores, const std::uint32_t* chosen,
+                   std::int64_t count, const double* weight_squares, double trust_ratio, void* workspace,
+                   Stream stream) {
+    if (count == 0) return;
+    const BoundWorkspace parts(count);
+    std::uint32_t* const keys = parts.array(workspace, 0);
+    std::uint32_t* const places = parts.array(workspace, 1);
+    std::uint32_t* const sorted_keys = parts.array(workspace, 2);
+    std::uint32_t* const sorted_places = parts.array(workspace, 3);
+    launch(change_keys_kernel, blocks_for(count), block_threads, 0, stream, keys, places, scores, chosen, count);
+    sort_pairs_descending(keys, sorted_keys, places, sorted_places, count, parts.array(workspace, 4), parts.sort_bytes,
+                          stream);
+    launch(bound_changes_kernel, 1, bound_threads, 0, stream, keep, change, sorted_places, count, weight_squares,
+           trust_ratio);
+}
+
+template void gather_codes(std::uint8_t*, const AdditiveView<std::uint8_t>&, const std::uint32_t*, std::int64_t,
+                           Stream);
+template void gather_codes(std::uint16_t*, const AdditiveView<std::uint16_t>&, const std::uint32_t*, std::int64_t,
+                           Stream);
+template void code_change(float*, const AdditiveView<std::uint8_t>&, const std::uint8_t*, const std::uint32_t*,
+                          std::int64_t, Stream);
+template void code_change(float*, const AdditiveView<std::uint16_t>&, const std::uint16_t*, const std::uint32_t*,
+                          std::int64_t, Stream);
+template void restore_codes(const AdditiveView<std::uint8_t>&, const std::uint8_t*, const std::uint32_t*,
+                            const std::uint8_t*, std::int64_t, Stream);
+template void restore_codes(const AdditiveView<std::uint16_t>&, const std::uint16_t*, const std::uint32_t*,
+                            const std::uint8_t*, std::int64_t, Stream);
+
+}  // namespace pvtune::cuda

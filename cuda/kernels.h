@@ -1,0 +1,225 @@
+#pragma once
+
+#include "io/dtype.h"
+
+#include <cstddef>
+#include <cstdint>
+
+struct CUstream_st;
+
+/// Every launcher of the CUDA backend. Pointers are device addresses, arrays row-major and contiguous, 16-byte aligned
+/// at their first element; T is float or bf16. Work goes to `stream` and nothing waits for it. Gradients of parameters,
+/// statistics and optimizer state are f32. A launcher throws CudaError when the device refuses the launch;
+/// std::invalid_argument for a shape that its kernels do not cover. `workspace` is scratch memory of at least the bytes
+/// that the `..._workspace` function next to the launcher gives, 256-byte aligned; its content need not survive.
+/// Results have the same bits on every run: no floating-point atomics.
+namespace pvtune::cuda {
+
+using Stream = CUstream_st*;
+
+// ---- embedding.cu
+/// hidden[t] = table[tokens[t]]; hidden [count, width], table [vocabulary, width].
+template <class T>
+void embedding_forward(T* hidden, const T* table, const std::uint32_t* tokens, std::int64_t count, std::int64_t width,
+                       Stream stream);
+/// d_table[tokens[t]] += d_hidden[t], in the order of t. d_table [vocabulary, width].
+template <class T>
+void embedding_backward(float* d_table, const T* d_hidden, const std::uint32_t* tokens, std::int64_t count,
+                        std::int64_t width, std::int64_t vocabulary, void* workspace, Stream stream);
+std::size_t embedding_backward_workspace(std::int64_t count, std::int64_t vocabulary);
+
+// ---- rmsnorm.cu
+/// out = in * inverse_rms * weight, inverse_rms[t] = 1 / sqrt(mean(in[t]^2) + epsilon); in, out [tokens, width].
+template <class T>
+void rmsnorm_forward(T* out, float* inverse_rms, const T* in, const float* weight, std::int64_t tokens,
+                     std::int64_t width, float epsilon, Stream stream);
+/// d_in += ..., d_weight += ... (null: not wanted; then workspace may be null).
+template <class T>
+void rmsnorm_backward(T* d_in, float* d_weight, const T* d_out, const T* in, const float* weight,
+                      const float* inverse_rms, std::int64_t tokens, std::int64_t width, void* workspace,
+                      Stream stream);
+std::size_t rmsnorm_backward_workspace(std::int64_t tokens, std::int64_t width);
+
+// ---- rope.cu
+/// Rotates heads [tokens, heads, head_dim] in place, element i with i + head_dim / 2; cosines, sines
+/// [length, head_dim / 2], token t at position t mod length.
+template <class T>
+void rope_forward(T* heads, const float* cosines, const float* sines, std::int64_t tokens, std::int64_t head_count,
+                  std::int64_t head_dim, std::int64_t length, Stream stream);
+/// The transposed rotation.
+template <class T>
+void rope_backward(T* d_heads, const float* cosines, const float* sines, std::int64_t tokens, std::int64_t head_count,
+                   std::int64_t head_dim, std::int64_t length, Stream stream);
+
+// ---- swiglu.cu
+/// out = silu(gate) * up, `count` elements.
+template <class T>
+void swiglu_forward(T* out, const T* gate, const T* up, std::int64_t count, Stream stream);
+/// Sets d_gate, d_up, and out to what swiglu_forward gave. d_gate may be gate's own buffer, d_up up's, out d_out's.
+template <class T>
+void swiglu_backward(T* d_gate, T* d_up, T* out, const T* d_out, const T* gate, const T* up, std::int64_t count,
+                     Stream stream);
+
+// ---- elementwise.cu
+/// out = a + b; out may be a or b.
+template <class T>
+void add(T* out, const T* a, const T* b, std::int64_t count, Stream stream);
+/// out = in, converted.
+template <class To, class From>
+void convert(To* out, const From* in, std::int64_t count, Stream stream);
+/// out [tokens, width] += bias [width].
+template <class T>
+void add_bias(T* out, const float* bias, std::int64_t tokens, std::int64_t width, Stream stream);
+
+// ---- column_sum.cu
+/// d_bias[j] += sum over t of d_out[t, j]; d_out [tokens, width].
+template <class T>
+void column_sum(float* d_bias, const T* d_out, std::int64_t tokens, std::int64_t width, void* workspace, Stream stream);
+std::size_t column_sum_workspace(std::int64_t tokens, std::int64_t width);
+
+// ---- attention_forward.cu, attention_backward.cu, attention_decode.cu
+/// Geometry of causal attention over packed sequences; query head h reads key/value head h / (heads / kv_heads).
+/// q, out [sequences * length, heads, head_dim]; k, v [.., kv_heads, head_dim]; log_sum_exp [heads, tokens].
+struct AttentionSizes {
+    std::int64_t sequences = 0, length = 0;
+    std::int64_t heads = 0, kv_heads = 0, head_dim = 0;
+    std::int64_t window = 0;  ///< a token sees itself and the window - 1 before it; 0: all before it
+};
+/// Causal softmax(q k^T / sqrt(head_dim)) v. head_dim a multiple of 2 up to 256.
+template <class T>
+void attention_forward(T* out, float* log_sum_exp, const T* q, const T* k, const T* v, const AttentionSizes& sizes,
+                       Stream stream);
+/// Sets d_q, d_k, d_v.
+template <class T>
+void attention_backward(T* d_q, T* d_k, T* d_v, const T* d_out, const T* out, const float* log_sum_exp, const T* q,
+                        const T* k, const T* v, const AttentionSizes& sizes, void* workspace, Stream stream);
+std::size_t attention_backward_workspace(const AttentionSizes& sizes, DType dtype);
+/// One new token against a cache: q, out [heads, head_dim]; keys, values [capacity, kv_heads, head_dim], of which the
+/// first sizes.length rows count; sizes.sequences is 1.
+template <class T>
+void attention_decode(T* out, const T* q, const T* keys, const T* values, const AttentionSizes& sizes, void* workspace,
+                      Stream stream);
+std::size_t attention_decode_workspace(const AttentionSizes& sizes);
+
+// ---- loss.cu
+/// loss[t] = KL(softmax(teacher[t]) || softmax(logits[t])); d_logits = scale * d loss / d logits. logits, teacher
+/// [rows, vocabulary] f32; d_logits of type T may be null, or (T = float) logits' own buffer.
+template <class T>
+void kl_loss(float* loss, T* d_logits, const float* logits, const float* teacher, std::int64_t rows,
+             std::int64_t vocabulary, float scale, Stream stream);
+/// loss[t] = -log softmax(logits[t])[targets[t]]; d_logits as in kl_loss.
+template <class T>
+void cross_entropy_loss(float* loss, T* d_logits, const float* logits, const std::uint32_t* targets, std::int64_t rows,
+                        std::int64_t vocabulary, float scale, Stream stream);
+
+// ---- additive codebooks
+/// W[o, g * group + i] = scales[o] * sum_m codebooks[m, codes[o, g, m], i]. codes [rows, groups, books] u8 (books of up
+/// to 2^8) or u16; codebooks [books, codebook_size, group] f32; scales [rows] f32. books 1 to 8, group 4, 8 or 16.
+template <class Code>
+struct AdditiveView {
+    Code* codes = nullptr;
+    const float* codebooks = nullptr;
+    const float* scales = nullptr;
+    std::int64_t rows = 0, groups = 0, books = 0, codebook_size = 0, group = 0;
+};
+// dequantize_additive.cu
+template <class T, class Code>
+void dequantize_additive(T* weight, const AdditiveView<Code>& additive, Stream stream);
+// dequantize_gemv.cu
+/// out [rows] = W in, W never in memory; in [groups * group]. `bias` [rows] f32 may be null. Codebooks that fit into
+/// shared memory are rounded to T.
+template <class T, class Code>
+void dequantize_gemv(T* out, const T* in, const float* bias, const AdditiveView<Code>& additive, Stream stream);
+// additive_gradient.cu
+/// d_codebooks[m, k] = sum of scales[o] * d_weight_group over the groups whose m-th code is k, in a fixed order or
+/// (large codebooks) in 64-bit fixed point; d_scales[o] = <d_weight[o], W[o] / scales[o]>. d_weight [rows, groups *
+/// group] f32. Not finite when a gradient is not.
+template <class Code>
+void additive_gradient(float* d_codebooks, float* d_scales, const float* d_weight, const AdditiveView<Code>& additive,
+                       void* workspace, Stream stream);
+template <class Code>
+std::size_t additive_gradient_workspace(const AdditiveView<Code>& additive);
+// assign_additive.cu
+/// New codes for the groups chosen[i] (flat index o * groups + g, [count]) nearest to target [rows, groups * group], by
+/// beam search (beam 1 to 8) that starts from the present codes; changed[i] = any code differs from before. chosen has
+/// no index twice. The search of host/backend/cpu/beam_search.cpp: same sweeps, same ties.
+template <class Code>
+void assign_additive(const AdditiveView<Code>& additive, std::uint8_t* changed, const float* target,
+                     const std::uint32_t* chosen, std::int64_t count, int beam, void* workspace, Stream stream);
+template <class Code>
+std::size_t assign_additive_workspace(const AdditiveView<Code>& additive, std::int64_t count, int beam);
+// kmeans_assign.cu
+/// codes[i] = index of the row of centres [centre_count, dim] nearest to points[i]; ties: the lower index.
+/// points [count, dim] f32, dim 4, 8 or 16; distances [count] (squared) may be null. 0 for a point that is not finite.
+void kmeans_assign(std::uint32_t* codes, float* distances, const float* points, const float* centres,
+                   std::int64_t count, std::int64_t centre_count, std::int64_t dim, Stream stream);
+// code_changes.cu
+/// saved [count, books] = the codes of chosen[i].
+template <class Code>
+void gather_codes(Code* saved, const AdditiveView<Code>& additive, const std::uint32_t* chosen, std::int64_t count,
+                  Stream stream);
+/// change[i] = |W_group with the present codes - with saved[i]|^2.
+template <class Code>
+void code_change(float* change, const AdditiveView<Code>& additive, const Code* saved, const std::uint32_t* chosen,
+                 std::int64_t count, Stream stream);
+/// Puts saved[i] back wherever keep[i] is 0.
+template <class Code>
+void restore_codes(const AdditiveView<Code>& additive, const Code* saved, const std::uint32_t* chosen,
+                   const std::uint8_t* keep, std::int64_t count, Stream stream);
+/// Trust ratio on the device: keep[i] &= the changes in order of falling score (ties: the lower i first) whose running
+/// sum of `change` stays within trust_ratio^2 * weight_squares[0] (device, f64). scores [groups] indexed by chosen[i].
+void bound_changes(std::uint8_t* keep, const float* change, const float* scores, const std::uint32_t* chosen,
+                   std::int64_t count, const double* weight_squares, double trust_ratio, void* workspace,
+                   Stream stream);
+std::size_t bound_changes_workspace(std::int64_t count);
+
+// ---- adam.cu
+struct AdamRates {
+    float rate = 0, beta1 = 0.9F, beta2 = 0.95F, epsilon = 1e-8F;
+    bool lamb = true;
+    std::int64_t step = 1;
+};
+/// One Adam (LAMB) update of `count` elements, none unless gate[0] (device, f64; may be null) is finite; copy (bf16,
+/// the value that products read) may be null.
+void adam(float* value, float* first_moment, float* second_moment, const float* gradient, bf16* copy,
+          const double* gate, std::int64_t count, const AdamRates& rates, void* workspace, Stream stream);
+std::size_t adam_workspace(std::int64_t count);
+
+// ---- moment_and_score.cu
+struct VStepRates {
+    float rate = 1e-2F, beta2 = 0.95F, epsilon = 1e-8F;
+    bool lamb = true;
+    std::int64_t step = 1;
+};
+/// v = beta2 v + (1 - beta2) g^2; u = g / (sqrt(v / (1 - beta2^step)) + epsilon); target = base - rate * r * u,
+/// r = |base| / |u| (lamb) or 1; scores[j] = |target_j - current_j|^2 over each group of `group` weights. base may be
+/// target's buffer or current's. target, d_weight [count] f32; second_moment, base, current
+/// f32 or bf16, u from the v that is stored.
+template <class Moment, class Base, class Current>
+void moment_and_score(float* target, float* scores, Moment* second_moment, const float* d_weight, const Base* base,
+                      const Current* current, std::int64_t count, std::int64_t group, const VStepRates& rates,
+                      void* workspace, Stream stream);
+std::size_t moment_and_score_workspace(std::int64_t count);
+
+// ---- select_largest.cu
+/// indices [wanted], ascending: the `wanted` largest of scores [count]; ties: the lower index first.
+void select_largest(std::uint32_t* indices, const float* scores, std::int64_t wanted, std::int64_t count,
+                    void* workspace, Stream stream);
+std::size_t select_largest_workspace(std::int64_t wanted, std::int64_t count);
+
+// ---- sum_of_squares.cu
+/// sum[0] (device, f64) = sum of squares of values, f32 or bf16. Not finite when a value is not.
+template <class T>
+void sum_of_squares(double* sum, const T* values, std::int64_t count, void* workspace, Stream stream);
+std::size_t sum_of_squares_workspace(std::int64_t count);
+/// total[0] = how many of flags[0 .. count) are not 0.
+void count_flags(std::uint32_t* total, const std::uint8_t* flags, std::int64_t count, Stream stream);
+
+// ---- hessian.cu
+/// hessian [width, width], symmetric, += factor * in^T in, in [tokens, width], f32 accumulation in a fixed order. Its
+/// lower triangle is read; both are written.
+template <class T>
+void hessian_accumulate(float* hessian, const T* in, std::int64_t tokens, std::int64_t width, float factor,
+                        Stream stream);
+
+}  // namespace pvtune::cuda
