@@ -2,7 +2,8 @@
 #
 # VARIANT=release (default) builds build/pvtune; VARIANT=sanitize builds everything again under build/sanitize with
 # address and undefined-behaviour sanitizers. Kernels (cuda/*.cu) are built for the emulated device of tests/emulation in
-# both, under emulated/, and a third time for the race detector under build/race.
+# both, under emulated/, and a third time for the race detector under build/race. VARIANT=device builds the program and
+# the kernels' tests for real devices, and for CPUs other than this one.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -27,6 +28,10 @@ CXXFLAGS.release := -O3 -g1 -march=native $(WIDE_VECTORS) $(FLOATING_POINT) -DND
 CXXFLAGS.sanitize := -O1 -g -march=native $(FLOATING_POINT) -fsanitize=address,undefined -fno-sanitize-recover=all \
     -fno-omit-frame-pointer
 LDFLAGS.sanitize := -fsanitize=address,undefined
+PORTABLE_CPU ?= $(if $(filter x86_64,$(shell uname -m)),x86-64-v3,native)
+CXXFLAGS.device := -O3 -g1 -march=$(PORTABLE_CPU) $(FLOATING_POINT) -DNDEBUG
+# Where gpu-bundle puts libraries, seen from a program; the old kind of entry, which holds for libraries' libraries too.
+LDFLAGS.device := -Wl,-rpath,'$$ORIGIN/../lib',--disable-new-dtags,--as-needed
 CXXFLAGS := -std=c++20 -fopenmp $(WARNINGS) $(CXXFLAGS.$(VARIANT)) -I. $(shell pkg-config --cflags hdf5 2>/dev/null)
 LDFLAGS := -fopenmp $(LDFLAGS.$(VARIANT))
 LDLIBS := -ldnnl $(shell pkg-config --libs hdf5 2>/dev/null) -lxxhash
@@ -34,7 +39,7 @@ LDLIBS := -ldnnl $(shell pkg-config --libs hdf5 2>/dev/null) -lxxhash
 # CUDA=1: with the CUDA backend. The default asks for both a compiler and a device; a build without one computes on the
 # CPU, and the tests run the CUDA backend on the emulated device.
 CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(shell command -v nvcc 2>/dev/null))
-CUDA ?= $(if $(CUDA_HOME),$(if $(wildcard /dev/nvidia0),1))
+CUDA ?= $(if $(CUDA_HOME),$(if $(wildcard /dev/nvidia0)$(filter device,$(VARIANT)),1))
 CUDA_BACKEND_SOURCES := $(sort $(wildcard host/backend/cuda/*.cpp))
 LIBRARY_SOURCES := $(filter-out host/main.cpp $(CUDA_BACKEND_SOURCES),$(shell find host io -name '*.cpp' | sort))
 ifeq ($(CUDA),1)
@@ -45,7 +50,15 @@ CXXFLAGS += -isystem $(CUDA_HOME)/include
 LDLIBS += -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lcudart_static -ldl -lrt -lpthread
 endif
 NVCC := $(CUDA_HOME)/bin/nvcc
-ARCHITECTURE ?= native
+# Machine code of every architecture, and of the last one its PTX for what comes after it.
+DEVICE_CODE := -arch=native
+ifeq ($(VARIANT),device)
+ARCHITECTURES ?= 80 90
+DEVICE_CODE := $(foreach number,$(ARCHITECTURES),-gencode=arch=compute_$(number),code=sm_$(number)) \
+    $(foreach number,$(lastword $(ARCHITECTURES)),-gencode=arch=compute_$(number),code=compute_$(number))
+DEVICE_OBJECTS += $(patsubst %.cu,$(OUT)/%.o,$(sort $(wildcard tests/cuda/*.cu)))
+DEVICE_TESTS := $(patsubst %.cpp,$(OUT)/%,$(sort $(wildcard tests/cuda/*_test.cpp)))
+endif
 NVCCFLAGS := -std=c++20 -O3 -lineinfo --expt-relaxed-constexpr -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror -I.
 TEST_SOURCES := $(sort $(wildcard tests/*_test.cpp))
 LIBRARY_OBJECTS := $(LIBRARY_SOURCES:%.cpp=$(OUT)/%.o) $(DEVICE_OBJECTS)
@@ -105,7 +118,7 @@ test: $(SETUP) ## every test, plain, under sanitizers, kernels for races; ends w
 	@scripts/test.sh
 
 .PHONY: tests
-tests: $(TESTS) $(EMULATED_TESTS)
+tests: $(TESTS) $(EMULATED_TESTS) $(EMULATED)/pvtune
 
 .PHONY: race
 race: $(RACE_TESTS) ## build the tests of kernels with the race detector, under build/race
@@ -167,6 +180,10 @@ $(TESTS): $(OUT)/tests/%: $(OUT)/tests/%.o $(OUT)/libpvtune.a
 	@echo "link $@"
 	@$(CXX) $(LDFLAGS) -o $@ $^ -lgtest -lgtest_main -lpthread $(LDLIBS)
 
+$(DEVICE_TESTS): $(OUT)/%: $(OUT)/%.o $(OUT)/libpvtune.a
+	@echo "link $@"
+	@$(CXX) $(LDFLAGS) -o $@ $^ -lgtest -lgtest_main -lpthread $(LDLIBS)
+
 $(EMULATED_TESTS): $(EMULATED)/%: $(EMULATED)/%.o $(EMULATED)/libbackend.a $(EMULATED_KERNELS) $(EMULATED)/libemulation.a $(ORACLES)
 	@echo "link $@"
 	@$(CXX) $(LDFLAGS) -o $@ $^ -lgtest -lgtest_main -lpthread -lboost_context $(LDLIBS)
@@ -178,9 +195,9 @@ $(RACE_TESTS): build/race/%: $(EMULATED)/%.o $(EMULATED)/libbackend.a $(RACE_KER
 	@echo "link $@"
 	@$(CXX) $(LDFLAGS) -o $@ $^ -lgtest -lgtest_main -lpthread -lboost_context $(LDLIBS)
 
-# The whole program with the CUDA backend on the emulated device. libbackend.a comes before the library, which holds a
-# stand-in for it.
-$(EMULATED)/pvtune: $(OUT)/host/main.o $(EMULATED)/libbackend.a $(EMULATED)/libkernels.a $(EMULATED)/libemulation.a \
+# The whole program with the CUDA backend on the emulated device. The backend's objects come as such and before the
+# library, which holds a stand-in for them.
+$(EMULATED)/pvtune: $(OUT)/host/main.o $(CUDA_BACKEND_SOURCES:%.cpp=$(EMULATED)/%.o) $(EMULATED)/libkernels.a $(EMULATED)/libemulation.a \
     $(OUT)/libpvtune.a
 	@echo "link $@"
 	@$(CXX) $(LDFLAGS) -o $@ $^ -lboost_context $(LDLIBS)
@@ -197,7 +214,7 @@ $(EMULATED)/libkernels.a build/race/libkernels.a $(EMULATED)/libemulation.a $(EM
 $(DEVICE_OBJECTS): $(OUT)/%.o: %.cu
 	@mkdir -p $(@D)
 	@echo "nvcc $<"
-	@$(NVCC) $(NVCCFLAGS) -arch=$(ARCHITECTURE) -MMD -MP -c -o $@ $<
+	@$(NVCC) $(NVCCFLAGS) $(DEVICE_CODE) -MMD -MP -c -o $@ $<
 
 $(EMULATED)/%.o: %.cu
 	@mkdir -p $(@D)

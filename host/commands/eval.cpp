@@ -67,7 +67,7 @@ PerplexityResult measure(const CommonOptions& common, const EvalOptions& options
 }
 
 void run(const CommonOptions& common, const EvalOptions& options) {
-    const auto backend = make_backend(common);
+    const auto backend = make_backend(common, common.dry_run);
     const StoreReader store(options.model, "weights");
     const ModelConfig config = read_config(store);
     if (options.ctx > config.max_positions) {

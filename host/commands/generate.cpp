@@ -106,7 +106,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 }
 
 void run(const CommonOptions& common, const GenerateOptions& options) {
-    const auto backend = make_backend(common);
+    const auto backend = make_backend(common, common.dry_run);
     const StoreReader store(options.model, "weights");
     const ModelConfig config = read_config(store);
     TokenizerProcess tokenizer(options.tokenizer);

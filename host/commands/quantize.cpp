@@ -53,7 +53,7 @@ void run(const CommonOptions& common, QuantizeOptions options) {
     const auto start = std::chrono::steady_clock::now();
     if (options.spec.representation == "vq" && !options.codebooks_given) options.spec.codebooks = 1;
     check_spec(options.spec);
-    const auto backend = make_backend(common);
+    const auto backend = make_backend(common, common.dry_run);
     const StoreReader model(options.model, "weights");
     const QuantizePlan found = plan_quantize(model, options.spec);
     const Plan plan = make_plan(found, options.spec);
@@ -61,13 +61,15 @@ void run(const CommonOptions& common, QuantizeOptions options) {
     check_fits(*backend, plan, "close other programs or use a machine with more");
     check_disk(options.out, found.bytes_written);
 
+    if (common.device == "cuda") message(common, "without calibration there is little to compute: the CPU does it");
     watch_interrupts();
     RunLog log(common.log);
     Progress progress({"quantize", found.matrices, "matrices", "", 1, common.quiet});
     std::int64_t done = 0;
     QuantizationReport running;
     const QuantizeResult result = quantize_model(
-        model, options.spec, options.out, common.command_line, common.seed, [&] { return make_backend(common); },
+        model, options.spec, options.out, common.command_line, common.seed,
+        [&] { return make_cpu_backend({.threads = common.threads}); },
         [&](const QuantizedMatrix& matrix) {
             stop_if_interrupted();
             running.squared_error += matrix.report.squared_error;

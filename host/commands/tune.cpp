@@ -183,7 +183,7 @@ void run(const CommonOptions& common, TuneOptions options) {
     options.settings.seed = common.seed;
     const Inputs inputs = open_inputs(options);
     if (!inputs.text.warning.empty()) message(common, "warning: " + inputs.text.warning);
-    const auto backend = make_backend(common);
+    const auto backend = make_backend(common, common.dry_run);
     const Plan plan = make_plan(common, options, inputs);
     if (common.dry_run) return print_plan(*backend, plan, common.json);
     check_fits(*backend, plan, "use a smaller --micro-batch or --ctx, or --activations recompute");

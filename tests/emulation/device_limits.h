@@ -11,7 +11,5 @@ inline constexpr int shared_bytes_without_asking = 48 * 1024;
 inline constexpr int most_shared_bytes = 227 * 1024;
 inline constexpr int multiprocessors = 4;
 inline constexpr int l2_bytes = 50 << 20;
-inline constexpr int compute_capability_major = 9;
-inline constexpr int compute_capability_minor = 0;
 
 }  // namespace pvtune::cuda::emulation

@@ -1,5 +1,6 @@
 // Device memory of the emulated runtime: fresh memory is all ones, which is NaN as f32, bf16 and f64 and an index far
 // out of range.
+#include "tests/emulation/circumstances.h"
 #include "tests/emulation/device_memory.h"
 #include "tests/emulation/cuda_runtime_api.h"
 #include "tests/emulation/fault.h"
@@ -18,7 +19,6 @@ namespace {
 constexpr std::size_t alignment = 256;
 constexpr std::size_t guard_bytes = address_sanitizer ? 0 : alignment;
 constexpr unsigned char guard_value = 0xa5;
-constexpr std::size_t device_bytes = std::size_t{8} << 30;
 
 /// Sizes by address.
 std::map<const std::byte*, std::size_t>& allocations() {
@@ -35,7 +35,7 @@ bool guard_is_whole(const std::byte* guard) {
 }
 
 std::byte* allocate(std::size_t bytes) {
-    if (allocated_bytes + bytes > device_bytes) return nullptr;
+    if (allocated_bytes + bytes > circumstances().memory_bytes) return nullptr;
     auto* memory =
         static_cast<std::byte*>(::operator new (bytes + 2 * guard_bytes, std::align_val_t{alignment}, std::nothrow));
     if (memory == nullptr) return nullptr;
@@ -131,8 +131,8 @@ cudaError_t cudaHostRegister(void*, std::size_t, unsigned) { return cudaSuccess;
 cudaError_t cudaHostUnregister(void*) { return cudaSuccess; }
 
 cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total_bytes) {
-    *total_bytes = device_bytes;
-    *free_bytes = device_bytes - allocated_bytes;
+    *total_bytes = circumstances().memory_bytes;
+    *free_bytes = *total_bytes - allocated_bytes;
     return cudaSuccess;
 }
 

@@ -1,4 +1,5 @@
 // The emulated runtime apart from memory: the device, errors, streams, events.
+#include "tests/emulation/circumstances.h"
 #include "tests/emulation/cuda_runtime_api.h"
 #include "tests/emulation/device_limits.h"
 
@@ -25,6 +26,10 @@ const char* cudaGetErrorString(cudaError_t status) {
             return "invalid launch configuration";
         case cudaErrorInvalidDevice:
             return "no such device";
+        case cudaErrorNoDevice:
+            return "no CUDA-capable device is detected";
+        case cudaErrorLaunchFailure:
+            return "unspecified launch failure";
         case cudaErrorInvalidResourceHandle:
             return "invalid handle";
         case cudaErrorNotReady:
@@ -37,8 +42,8 @@ cudaError_t cudaGetLastError() { return cudaSuccess; }
 cudaError_t cudaPeekAtLastError() { return cudaSuccess; }
 
 cudaError_t cudaGetDeviceCount(int* count) {
-    *count = 1;
-    return cudaSuccess;
+    *count = circumstances().devices;
+    return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
 }
 cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
 cudaError_t cudaGetDevice(int* device) {
@@ -57,8 +62,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
     properties->warpSize = warp_lanes;
     properties->maxThreadsPerBlock = most_threads;
     properties->multiProcessorCount = multiprocessors;
-    properties->major = compute_capability_major;
-    properties->minor = compute_capability_minor;
+    properties->major = circumstances().compute_capability / 10;
+    properties->minor = circumstances().compute_capability % 10;
     properties->l2CacheSize = l2_bytes;
     return cudaSuccess;
 }
@@ -76,10 +81,10 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
             *value = l2_bytes;
             return cudaSuccess;
         case cudaDevAttrComputeCapabilityMajor:
-            *value = compute_capability_major;
+            *value = circumstances().compute_capability / 10;
             return cudaSuccess;
         case cudaDevAttrComputeCapabilityMinor:
-            *value = compute_capability_minor;
+            *value = circumstances().compute_capability % 10;
             return cudaSuccess;
         case cudaDevAttrMaxSharedMemoryPerBlockOptin:
             *value = most_shared_bytes;

@@ -1,4 +1,5 @@
 #include "tests/emulation/scheduler.h"
+#include "tests/emulation/circumstances.h"
 #include "tests/emulation/device_memory.h"
 #include "tests/emulation/launch.h"
 #include "tests/emulation/observer.h"
@@ -226,6 +227,8 @@ void fault(const std::string& what, const Where& where) {
 }
 
 cudaError_t check_launch(dim3 grid, dim3 block_shape, std::size_t shared_bytes) {
+    static std::int64_t launches = 0;
+    if (launches++ == circumstances().failing_launch) return cudaErrorLaunchFailure;
     constexpr unsigned most_blocks_x = 0x7fffffff;
     constexpr unsigned most_blocks_yz = 65535;
     constexpr unsigned most_threads_z = 64;
