@@ -40,7 +40,7 @@ LDLIBS := -ldnnl $(shell pkg-config --libs hdf5 2>/dev/null) -lxxhash
 # CPU, and the tests run the CUDA backend on the emulated device.
 CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(shell command -v nvcc 2>/dev/null))
 CUDA ?= $(if $(CUDA_HOME),$(if $(wildcard /dev/nvidia0)$(filter device,$(VARIANT)),1))
-CUDA_BACKEND_SOURCES := $(sort $(wildcard host/backend/cuda/*.cpp))
+CUDA_BACKEND_SOURCES := $(sort $(wildcard host/backend/cuda/*.cpp host/bench/cuda/*.cpp))
 LIBRARY_SOURCES := $(filter-out host/main.cpp $(CUDA_BACKEND_SOURCES),$(shell find host io -name '*.cpp' | sort))
 ifeq ($(CUDA),1)
 LIBRARY_SOURCES := $(filter-out host/backend/no_cuda.cpp,$(LIBRARY_SOURCES)) $(CUDA_BACKEND_SOURCES) \
@@ -73,7 +73,8 @@ EMULATION_SOURCES := $(filter-out %_test.cpp tests/emulation/race_%,$(sort $(wil
 RACE_SOURCES := $(filter-out %_test.cpp,$(sort $(wildcard tests/emulation/race_*.cpp)))
 KERNEL_TEST_SOURCES := $(sort $(wildcard tests/cuda/*_test.cpp))
 EMULATED_TESTS := $(KERNEL_TEST_SOURCES:%.cpp=$(EMULATED)/%) $(EMULATED)/tests/emulation/emulator_test
-RACE_TESTS := $(KERNEL_TEST_SOURCES:%.cpp=build/race/%) build/race/tests/emulation/race_test
+RACE_TESTS := $(patsubst %.cpp,build/race/%,$(filter-out %/tune_test.cpp,$(KERNEL_TEST_SOURCES))) \
+    build/race/tests/emulation/race_test
 # KERNELS="cuda/a.cu cuda/b.cu" on the command line: link these and the CPU's operations alone, whatever state the rest
 # of the tree is in.
 ORACLES := $(if $(KERNELS),$(OUT)/liboracles.a,$(OUT)/libpvtune.a)
@@ -150,6 +151,24 @@ bench: build ## time the operations of this machine's backends against their lim
 bench-cpu: build ## time a tuning step and an evaluation against PyTorch, in one run
 	@scripts/bench_cpu.sh
 
+.PHONY: gpu-bundle
+gpu-bundle: $(SETUP) ## a folder and a .tar.gz that check pvtune on another machine with a GPU; CARRY_CUBLAS=1, CARRY_DEMO=1
+	@if [[ ! -x "$(NVCC)" ]]; then echo "gpu-bundle: no nvcc on PATH and none under CUDA_HOME: install the CUDA toolkit" >&2; exit 2; fi
+	@$(MAKE) VARIANT=device CUDA=1 -j$(JOBS) gpu-bundle-folder
+	@$(if $(CARRY_CUBLAS)$(CARRY_DEMO),,tar -C build -czf build/gpu-bundle.tar.gz gpu-bundle && ls -sh build/gpu-bundle.tar.gz)
+
+.PHONY: gpu-bundle-folder
+gpu-bundle-folder: $(BINARY) $(DEVICE_TESTS)
+	@CUDA_HOME=$(CUDA_HOME) ARCHITECTURES="$(ARCHITECTURES)" CARRY_CUBLAS=$(CARRY_CUBLAS) CARRY_DEMO=$(CARRY_DEMO) \
+	    scripts/gpu_bundle.sh $(OUT) build/gpu-bundle
+
+.PHONY: gpu-check
+gpu-check: ## check pvtune on this machine's GPU, with the demo's files if they are there; writes out/gpu-<device>.json
+	@if ! nvidia-smi -L >/dev/null 2>&1; then \
+	    echo "gpu-check: no GPU here: run \`make gpu-bundle\` and copy build/gpu-bundle to a machine with one" >&2; exit 2; fi
+	@$(MAKE) gpu-bundle
+	@mkdir -p out && cd out && ../build/gpu-bundle/gpu-check --data demo
+
 .PHONY: nightly
 nightly: $(SETUP) ## the tests, the kernels for every architecture, then fuzzing of every reader
 	@$(MAKE) test
@@ -166,7 +185,8 @@ lint: ## check the format of the C++ sources
 
 .PHONY: clean
 clean: ## remove what was built (the Python environment stays)
-	rm -rf build/release build/sanitize build/race build/nvcc build/fuzz build/pvtune
+	rm -rf build/release build/sanitize build/race build/nvcc build/fuzz build/device build/gpu-bundle build/gpu-bundle.tar.gz \
+	    build/pvtune
 
 $(OUT)/libpvtune.a: $(LIBRARY_OBJECTS)
 	@rm -f $@

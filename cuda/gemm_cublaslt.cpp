@@ -2,6 +2,8 @@
 #include "cuda/runtime.h"
 
 #include <cublasLt.h>
+#include <algorithm>
+#include <array>
 #include <map>
 #include <tuple>
 
@@ -14,13 +16,21 @@ constexpr std::size_t workspace_bytes = 32 << 20;
 
 void check(cublasStatus_t status, const char* asked,
            const std::source_location& where = std::source_location::current()) {
-    if (status != CUBLAS_STATUS_SUCCESS) throw CudaError(asked, cublasGetStatusString(status), where);
+    if (status != CUBLAS_STATUS_SUCCESS) throw CudaError(asked, cublasLtGetStatusString(status), where);
 }
 
 cudaDataType_t data_type(DType dtype) { return dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F; }
 
+/// Of an address, for the choice of an algorithm, which else counts on 256 bytes. All from 16 on are the same, what one
+/// load of a thread takes: so the algorithm, and with it the bits, does not depend on where a tensor lies.
+std::uint32_t alignment_of(const void* address) {
+    const auto bits = reinterpret_cast<std::uintptr_t>(address);
+    return static_cast<std::uint32_t>(std::min<std::uintptr_t>(16, bits & -bits));
+}
+
 /// What an algorithm is chosen for.
-using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, DType, DType, bool, bool, bool>;
+using Key =
+    std::tuple<std::int64_t, std::int64_t, std::int64_t, DType, DType, bool, bool, bool, std::array<std::uint32_t, 3>>;
 
 /// A descriptor of the library, freed with its owner.
 template <class Handle, cublasStatus_t (*destroy)(Handle)>
@@ -81,7 +91,10 @@ struct Gemm::State {
 };
 
 Plan& Gemm::State::plan_of(const Product& p) {
-    const Key key{p.m, p.n, p.k, p.dtype, p.result_dtype, p.left_transposed, p.right_transposed, p.accumulate};
+    const std::array alignments = {alignment_of(p.left), alignment_of(p.right), alignment_of(p.result)};
+    const auto [left_alignment, right_alignment, result_alignment] = alignments;
+    const Key key{p.m,          p.n,       p.k, p.dtype, p.result_dtype, p.left_transposed, p.right_transposed,
+                  p.accumulate, alignments};
     const auto [at, fresh] = plans.try_emplace(key);
     Plan& plan = at->second;
     if (!fresh) return plan;
@@ -100,6 +113,10 @@ Plan& Gemm::State::plan_of(const Product& p) {
         // Not in place: that order of summing depends on which block comes first.
         set(preference.handle, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
             static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+        set(preference.handle, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, right_alignment);
+        set(preference.handle, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, left_alignment);
+        set(preference.handle, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, result_alignment);
+        set(preference.handle, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, result_alignment);
         cublasLtMatmulHeuristicResult_t found{};
         int count = 0;
         check(cublasLtMatmulAlgoGetHeuristic(library, plan.operation.handle, plan.right.handle, plan.left.handle,

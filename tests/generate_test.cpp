@@ -2,11 +2,14 @@
 
 #include "host/eval/generate.h"
 
+#include "host/quant/additive.h"
 #include "io/error.h"
 #include "tests/files.h"
+#include "tests/tensors.h"
 
 #include <gtest/gtest.h>
 #include <cmath>
+#include <random>
 
 namespace pvtune {
 namespace {
@@ -79,6 +82,61 @@ double disagreement(const std::string& json, DType precision) {
     return difference / largest;
 }
 
+/// The model of write_model() with every matrix of its blocks under the spec, codes and codebooks at random.
+void write_quantized_model(const std::string& path, const ModelConfig& config, const QuantizationSpec& spec) {
+    write_model(path + ".dense", config);
+    const StoreReader dense(path + ".dense", "weights");
+    StoreWriter store(path, "weights", "test");
+    store.set_text("/", "config", config.json);
+    const auto backend = make_cpu_backend({.threads = 1});
+    std::mt19937 engine(7);
+    for (const TensorSpec& tensor : tensor_specs(config)) {
+        const std::string name = "/tensors/" + tensor.name;
+        if (!tensor.block_matrix) {
+            store.write(name, DType::f32, tensor.shape, read_dense(dense, tensor.name, tensor.shape).data());
+            continue;
+        }
+        AdditiveRepresentation matrix(*backend, tensor.shape[0], tensor.shape[1], spec);
+        std::vector<std::uint16_t> codes(static_cast<std::size_t>(matrix.groups() * spec.codebooks));
+        for (auto& code : codes) code = static_cast<std::uint16_t>(engine() % (1U << spec.code_bits));
+        std::vector<float> codebooks(static_cast<std::size_t>(spec.codebooks << spec.code_bits) *
+                                     static_cast<std::size_t>(spec.group));
+        for (float& value : codebooks) value = static_cast<float>(engine() >> 8) * 0x1p-25F - 0.25F;
+        std::vector<float> scales(static_cast<std::size_t>(tensor.shape[0]));
+        for (float& value : scales) value = static_cast<float>(engine() >> 8) * 0x1p-24F + 0.5F;
+        matrix.upload(*backend, codes, codebooks, scales);
+        matrix.save(*backend, store, name, true);
+    }
+    store.commit();
+}
+
+/// Feeds a greedy text from codes, and the same tokens to the model with dequantised weights; compares logits.
+void expect_codes_agree(const std::string& json, const QuantizationSpec& spec, DType precision, double tolerance) {
+    const TemporaryFolder folder;
+    const ModelConfig config = parse_config(json, "config.json");
+    write_quantized_model(folder.file("q.h5"), config, spec);
+    const StoreReader store(folder.file("q.h5"), "weights");
+    constexpr std::int64_t length = 24;
+    const auto backend = make_cpu_backend({.threads = 2});
+    const Model from_codes = load_model(*backend, store, precision, length, Residency::codes);
+    const Model dequantized = load_model(*backend, store, precision, length, Residency::all);
+    for (const Matrix& matrix : from_codes.blocks[0].matrices) EXPECT_TRUE(matrix.weight.empty());
+    Decoder decoder(*backend, from_codes, length);
+    Decoder reference(*backend, dequantized, length);
+    std::vector<float> got(static_cast<std::size_t>(config.vocabulary));
+    std::vector<float> expected(got.size());
+    std::uint32_t token = 7;
+    for (std::int64_t t = 0; t < length; ++t) {
+        backend->download(got.data(), decoder.step(token));
+        backend->download(expected.data(), reference.step(token));
+        EXPECT_LT(testing::relative_error({got.begin(), got.end()}, {expected.begin(), expected.end()}), tolerance);
+        token = sample(got, {}, 0);
+        if (precision == DType::f32) {
+            EXPECT_EQ(token, sample(expected, {}, 0)) << "token " << t;
+        }
+    }
+}
+
 std::string config_json(const std::string& rest) {
     return R"({"model_type": "llama", "vocab_size": 61, "hidden_size": 24, "intermediate_size": 40,
                "num_hidden_layers": 3, "num_attention_heads": 6, "max_position_embeddings": 64)" +
@@ -108,6 +166,17 @@ TEST(Generate, CacheAgreesWithFullPassSlidingWindow) {
 TEST(Generate, CacheAgreesWithFullPassInBf16) {
     // bf16 keeps 8 bits: each of some 20 roundings on the way differs by up to 2^-8 of its value.
     EXPECT_LT(disagreement(config_json(R"(, "num_key_value_heads": 2)"), DType::bf16), 0.05);
+}
+
+TEST(Generate, CodesGiveTheTextOfTheDequantizedWeights) {
+    const std::string biased = config_json(R"(, "num_key_value_heads": 2, "attention_bias": true, "mlp_bias": true)");
+    expect_codes_agree(biased, {"aqlm", 2, 8, 8}, DType::f32, f32_tolerance);
+    expect_codes_agree(config_json(R"(, "num_key_value_heads": 3)"), {"vq", 1, 10, 4}, DType::f32, f32_tolerance);
+}
+
+TEST(Generate, CodesAgreeWithTheDequantizedWeightsInBf16) {
+    // Dequantised weights are rounded to bf16, codebooks are not; all else as between cache and full pass.
+    expect_codes_agree(config_json(R"(, "num_key_value_heads": 2)"), {"aqlm", 2, 8, 8}, DType::bf16, 0.05);
 }
 
 TEST(Sample, GreedyTakesTheFirstOfTheLargest) {

@@ -220,6 +220,20 @@ TEST_F(Tuning, KeptAndRecomputedActivationsGiveTheSameBits) {
     }
 }
 
+TEST_F(Tuning, OffloadingGivesTheSameBits) {
+    for (const Activations activations : {Activations::keep, Activations::recompute}) {
+        TuneSettings settings = quick(Strategy::pv_ste);
+        settings.micro_batch = 2;  // two micro-batches
+        std::vector<std::string> hashes;
+        for (const bool offload : {false, true}) {
+            Session session(folder_, settings, {.activations = activations, .offload = offload});
+            session.run_to(3, text_of(10));
+            hashes.push_back(state_hash(session));
+        }
+        EXPECT_EQ(hashes[0], hashes[1]);
+    }
+}
+
 TEST_F(Tuning, RunsRepeat) {
     for (const DType precision : {DType::f32, DType::bf16}) {
         for (const Strategy strategy : all_strategies) {

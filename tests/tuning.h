@@ -29,6 +29,7 @@ inline MakeBackend cpu_backend(int threads) {
 struct SessionOptions {
     DType precision = DType::f32;
     Activations activations = Activations::keep;
+    bool offload = false;  ///< block inputs and the teacher
     MakeBackend backend = cpu_backend(1);
     std::string checkpoint = {};
     std::string source = "the files";
@@ -76,9 +77,9 @@ private:
         Model student =
             load_model(*backend_, store_, options.precision, settings_.length, Residency::one_block, checkpoint.get());
         Model teacher = load_model(*backend_, StoreReader(folder.file("model.h5"), "weights"), options.precision,
-                                   settings_.length, Residency::all);
+                                   settings_.length, options.offload ? Residency::streamed : Residency::all);
         options.spoil(student, teacher);
-        return {*backend_, settings_, std::move(student), std::move(teacher), options.activations};
+        return {*backend_, settings_, std::move(student), std::move(teacher), {options.activations, options.offload}};
     }
 
     std::unique_ptr<Backend> backend_;

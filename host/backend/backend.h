@@ -8,6 +8,12 @@
 
 namespace pvtune {
 
+/// A copy between host and device that may still be under way.
+struct Copy {
+    int lane = -1;  ///< -1: none
+    std::int64_t number = 0;
+};
+
 /// A device with its memory and its operations. Model and tuning code see nothing else of it.
 class Backend {
 public:
@@ -20,6 +26,14 @@ public:
     /// Host to device and back; sizes are the tensor's.
     virtual void upload(Tensor to, const void* from) = 0;
     virtual void download(void* to, Tensor from) = 0;
+    /// Memory of the host that copies go to and come from beside the device's work (pinned; on the CPU like any other).
+    virtual Arena& host_arena() = 0;
+    /// Copies between arena() and host_arena(), after every operation launched so far and beside those launched later.
+    virtual Copy start_upload(Tensor device, Tensor host) = 0;
+    virtual Copy start_download(Tensor host, Tensor device) = 0;
+    /// Operations launched from here on wait for the copy.
+    virtual void wait_for(Copy copy) = 0;
+
     /// Waits for everything that was launched.
     virtual void synchronize() = 0;
 
@@ -35,6 +49,10 @@ public:
     virtual std::string description() const = 0;
     /// Bytes of device memory that a plan may use.
     virtual std::int64_t memory_limit() const = 0;
+    /// Bytes of its largest caches: what a benchmark must flush.
+    virtual std::int64_t cache_bytes() const = 0;
+    /// The device's stream (a cudaStream_t), for benchmarks of kernels outside Ops; null on the CPU.
+    virtual void* stream() const { return nullptr; }
 
 private:
     Tensor scalar_;

@@ -1,5 +1,6 @@
-// Stands in for host/backend/cuda where the build has no CUDA.
+// Stands in for host/backend/cuda and host/bench/cuda where the build has no CUDA.
 #include "host/backend/backend.h"
+#include "host/bench/registry.h"
 #include "io/error.h"
 
 namespace pvtune {
@@ -9,5 +10,7 @@ std::unique_ptr<Backend> make_cuda_backend(const CudaOptions&) {
         "--device cuda: this build has no CUDA (no nvcc or no device when it was made): use --device cpu, or "
         "run make clean build on a machine with both");
 }
+
+void add_cuda_versions(Registry&, const BenchSetting&) {}
 
 }  // namespace pvtune

@@ -107,6 +107,9 @@ public:
     // ---- additive codebooks
     /// weight [out, in] f32 or bf16.
     virtual void dequantize_additive(Tensor weight, const AdditiveCodes& additive) = 0;
+    /// out [1, rows] = in [1, columns] * W^T + bias [rows] f32 (may be empty) straight from the codes: W is never in
+    /// memory, nor rounded. in and out f32 or bf16.
+    virtual void linear_from_codes(Tensor out, Tensor in, const AdditiveCodes& additive, Tensor bias) = 0;
     /// Sets the gradients of codebooks and scales (f32, their shapes) from d_weight f32 [out, in]:
     /// d_codebooks[m,k] = sum of scales[o] * d_weight_group over the groups whose m-th code is k;
     /// d_scales[o] = <d_weight[o], What[o] / scales[o]>.

@@ -1,6 +1,7 @@
-#include "host/bench/bench.h"
-
+#include "host/bench/result.h"
+#include "host/bench/table.h"
 #include "host/commands/commands.h"
+#include "host/common/disk.h"
 #include "host/common/interrupt.h"
 #include "host/common/plan.h"
 #include "host/common/progress.h"
@@ -10,6 +11,8 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -17,81 +20,155 @@ namespace pvtune {
 
 namespace {
 
-constexpr double giga = 1e9;
+struct BenchOptions {
+    std::string filter;
+    std::vector<std::string> shapes;
+    double seconds = 1;
+    std::string out, compare;
+};
 
-nlohmann::ordered_json to_json(const BenchResult& result, const MachineLimits& limits) {
-    return {{"op", result.name},
-            {"seconds", result.seconds},
-            {"bytes", result.bytes},
-            {"flops", result.flops},
-            {"share_of_copy", result.bytes / result.seconds / limits.copy_bytes_per_second},
-            {"share_of_gemm", result.flops / result.seconds / limits.flops_per_second}};
+/// An entry at one shape, and what its operands take.
+struct PlannedEntry {
+    BenchSetting setting;
+    BenchEntry entry;
+    std::int64_t bytes = 0;
+};
+
+std::vector<PlannedEntry> plan_entries(Backend& backend, const CommonOptions& common, const BenchOptions& options) {
+    const bool on_cpu = common.device == "cpu";
+    std::vector<std::string> shapes = options.shapes;
+    if (shapes.empty())
+        shapes = on_cpu ? std::vector<std::string>{"smollm2"} : std::vector<std::string>{"1b", "7b", "70b"};
+    std::vector<PlannedEntry> planned;
+    for (const std::string& shape : shapes) {
+        const BenchSetting setting{&backend, on_cpu, common.compute_type(), parse_shape(shape)};
+        for (BenchEntry& entry : bench_registry(setting)) {
+            if (entry.name().find(options.filter) == std::string::npos) continue;
+            Operands counting;
+            entry.make(counting);
+            planned.push_back({setting, std::move(entry), counting.bytes()});
+        }
+    }
+    if (planned.empty())
+        throw Error("--op " + options.filter + ": there is no such operation; `pvtune bench --dry-run` lists them");
+    return planned;
 }
 
-void print_row(const BenchResult& r, const MachineLimits& limits) {
-    const auto share = [](double value) {
-        return value > 0 ? format("%5.0f %%", 100 * value) : std::string("      -");
-    };
-    std::cout << format("  %-26s %9.3f ms %9s %9.2f %9.1f  %s  %s\n", r.name.c_str(), 1e3 * r.seconds,
-                        bytes_text(static_cast<std::int64_t>(r.bytes)).c_str(), r.bytes / r.seconds / giga,
-                        r.flops / r.seconds / giga, share(r.bytes / r.seconds / limits.copy_bytes_per_second).c_str(),
-                        share(r.flops / r.seconds / limits.flops_per_second).c_str());
+/// Of the entries that fit; the others are left out with a statement.
+std::int64_t pool_bytes(const std::vector<PlannedEntry>& planned, std::int64_t limits, std::int64_t room) {
+    std::int64_t bytes = limits;
+    for (const PlannedEntry& p : planned) {
+        if (p.bytes <= room) bytes = std::max(bytes, p.bytes);
+    }
+    return bytes;
 }
 
-void run(const CommonOptions& common, const std::string& filter, double seconds) {
-    const auto backend = make_backend(common);
+void print_list(const std::vector<PlannedEntry>& planned) {
+    std::cout << "entries\n";
+    for (const PlannedEntry& p : planned) {
+        std::cout << format("  %-31s %-9s %12s%s%s\n", p.entry.name().c_str(), p.setting.shape.name.c_str(),
+                            bytes_text(p.bytes).c_str(), p.entry.reason.empty() ? "" : "  ", p.entry.reason.c_str());
+    }
+}
+
+void write_json(const std::string& path, const nlohmann::ordered_json& json) {
+    const std::string partial = path + ".partial";
+    std::ofstream file(partial, std::ios::trunc);
+    file << json.dump(1) << "\n";
+    file.close();
+    if (!file) {
+        std::error_code ignored;
+        std::filesystem::remove(partial, ignored);
+        throw Error("--out " + path + ": cannot be written: check the path and free some space");
+    }
+    std::filesystem::rename(partial, path);
+}
+
+BenchResult measure(const PlannedEntry& planned, Operands& operands, Tensor flush, std::int64_t room, double seconds) {
+    const BenchEntry& entry = planned.entry;
+    BenchResult result{entry.op, entry.version, entry.reason, planned.setting.shape, 0, 0, DType::f32, {}, ""};
+    Operands counting;
+    const bool fits = planned.bytes <= room;
+    operands.reset();
+    const BenchCall call = entry.make(fits ? operands : counting);
+    result.bytes = call.bytes;
+    result.flops = call.flops;
+    result.products = call.products;
+    if (fits) {
+        result.times = time_call(*planned.setting.backend, call, flush, seconds);
+    } else {
+        result.skipped = "needs " + bytes_text(planned.bytes) + ", " + bytes_text(room) + " are there";
+    }
+    return result;
+}
+
+void run(const CommonOptions& common, const BenchOptions& options) {
+    constexpr std::int64_t result_bytes = 1 << 20;
+    const EarlierRun earlier = options.compare.empty() ? EarlierRun{} : read_earlier_run(options.compare);
+    const EarlierRun* compared = options.compare.empty() ? nullptr : &earlier;
+    if (!options.out.empty()) check_disk(options.out, result_bytes);
+    const auto backend = make_backend(common, common.dry_run);
+    const std::vector<PlannedEntry> planned = plan_entries(*backend, common, options);
+    const BenchSetting& setting = planned.front().setting;
+
+    Operands counting;
+    measure_limits(setting, counting);
+    const std::int64_t flushed = flush_bytes(*backend);
+    const std::int64_t room = backend->memory_limit() - flushed - Operands::noise_bytes;
     Plan plan;
-    plan.memory = {{"operands", std::int64_t{640} << 20}, {"limits", std::int64_t{320} << 20}};
-    if (common.dry_run) return print_plan(*backend, plan, common.json);
+    plan.memory = {{"written between runs", flushed},
+                   {"operands of the largest entry", pool_bytes(planned, counting.bytes(), room)},
+                   {"random numbers", Operands::noise_bytes}};
+    if (common.dry_run) {
+        if (!common.json) print_list(planned);
+        return print_plan(*backend, plan, common.json);
+    }
     check_fits(*backend, plan, "close other programs");
-    const std::vector<BenchEntry> entries = bench_entries(*backend, common.compute_type(), filter);
-    if (entries.empty()) throw Error("--op " + filter + ": there is no such operation; `pvtune bench` lists them");
 
     watch_interrupts();
     RunLog log(common.log);
-    const MachineLimits limits = measure_limits(*backend, common.compute_type());
-    std::cout << "bench on " << backend->description() << ", " << common.precision << ", SmolLM2-135M, 2048 tokens\n"
-              << format("this machine, in this run: copy %.1f GB/s, GEMM %.0f GFLOP/s\n\n",
-                        limits.copy_bytes_per_second / giga, limits.flops_per_second / giga)
-              << format("  %-26s %12s %9s %9s %9s  %7s  %7s\n", "op", "time", "moved", "GB/s", "GFLOP/s", "of copy",
-                        "of GEMM");
-    Progress progress({"bench", static_cast<std::int64_t>(entries.size()), "operations", "", 1, common.quiet});
-    nlohmann::ordered_json results = nlohmann::ordered_json::array();
-    std::vector<BenchResult> rows;
-    for (const BenchEntry& entry : entries) {
+    const Tensor flush = backend->arena().allocate("flush", DType::f32, {flushed / size_of(DType::f32)});
+    Operands operands(*backend, plan.memory[1].bytes);
+    BenchRun run{
+        backend->description(), common.precision, common.threads, flushed, measure_limits(setting, operands), {}};
+    Progress progress({"bench", static_cast<std::int64_t>(planned.size()), "operations", "", 1, common.quiet});
+    for (const PlannedEntry& entry : planned) {
         stop_if_interrupted();
-        rows.push_back(time_entry(*backend, entry, seconds));
-        results.push_back(to_json(rows.back(), limits));
-        log.write(results.back());
-        progress.update(static_cast<std::int64_t>(rows.size()), entry.name);
+        run.results.push_back(measure(entry, operands, flush, room, options.seconds));
+        const BenchResult& result = run.results.back();
+        log.write({{"op", result.name()}, {"shape", result.shape.name}, {"seconds", result.times.median}});
+        progress.update(static_cast<std::int64_t>(run.results.size()), entry.entry.name());
     }
-    for (const BenchResult& row : rows) print_row(row, limits);
-    print_result(common, {{"device", backend->description()},
-                          {"precision", common.precision},
-                          {"threads", common.threads},
-                          {"copy_bytes_per_second", limits.copy_bytes_per_second},
-                          {"flops_per_second", limits.flops_per_second},
-                          {"operations", results}});
+    std::cout << table_text(run, compared);
+    const nlohmann::ordered_json json = to_json(run);
+    if (!options.out.empty()) write_json(options.out, json);
+    print_result(common, json);
 }
 
 }  // namespace
 
 void add_bench_command(CLI::App& app, CommonOptions& common) {
-    struct Options {
-        std::string filter;
-        double seconds = 0.3;
-    };
-    auto options = std::make_shared<Options>();
-    CLI::App* command = app.add_subcommand("bench", "time the operations against this machine's limits");
+    auto options = std::make_shared<BenchOptions>();
+    CLI::App* command = app.add_subcommand("bench", "time the operations against this device's limits");
     command->add_option("--op", options->filter, "only operations whose name contains this")->type_name("NAME");
+    command
+        ->add_option("--shape", options->shapes,
+                     "models and sizes: smollm2, 1b, 7b, 70b; 7b,tokens=256; width=64,heads=4 (default: smollm2 on the "
+                     "CPU, 1b 7b 70b on cuda)")
+        ->type_name("SHAPE...");
     command->add_option("--seconds", options->seconds, "time spent on each operation")
         ->check(CLI::Range(0.0, 600.0))
         ->type_name("S")
         ->capture_default_str();
+    command->add_option("--out", options->out, "keep the result in this JSON file")->type_name("FILE");
+    command
+        ->add_option("--compare", options->compare, "show each time as a multiple of that in a file that --out wrote")
+        ->type_name("FILE");
     command->footer(
-        "Shares are of the copy bandwidth and of the best GEMM rate, measured in the same run.\n"
-        "Example: pvtune bench --op attention --precision bf16");
-    command->callback([&common, options] { run(common, options->filter, options->seconds); });
+        "Share: the time that the copy bandwidth or the rate of large matrix products, both measured in the same run,\n"
+        "would allow, against the time it took. op@version is another version of what op does.\n"
+        "Example: pvtune bench --op attention --precision bf16 --out before.json");
+    command->callback([&common, options] { run(common, *options); });
 }
 
 }  // namespace pvtune

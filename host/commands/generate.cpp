@@ -114,7 +114,7 @@ void run(const CommonOptions& common, const GenerateOptions& options) {
     const std::int64_t capacity = static_cast<std::int64_t>(prompt.size()) + options.max_tokens;
 
     const auto planning = make_backend(common, true);
-    const Model planned = load_model(*planning, store, common.compute_type(), capacity, Residency::all);
+    const Model planned = load_model(*planning, store, common.compute_type(), capacity, Residency::codes);
     const Decoder planned_decoder(*planning, planned, capacity);
     Plan plan = plan_of(*planning);
     plan.flops = forward_flops(config, capacity, capacity);
@@ -122,7 +122,7 @@ void run(const CommonOptions& common, const GenerateOptions& options) {
     check_fits(*backend, plan, "use a smaller --max-tokens");
 
     watch_interrupts();
-    const Model model = load_model(*backend, store, common.compute_type(), capacity, Residency::all);
+    const Model model = load_model(*backend, store, common.compute_type(), capacity, Residency::codes);
     Decoder decoder(*backend, model, capacity);
     const auto start = std::chrono::steady_clock::now();
     Tensor device_logits;

@@ -25,13 +25,14 @@ namespace {
 
 struct TuneOptions {
     std::string model, teacher, tokens, out;
-    std::string strategy = "pv-ste", schedule = "constant", activations = "auto", order = "shuffled", lamb = "on",
-                train_dense = "on";
+    std::string strategy = "pv-ste", schedule = "constant", activations = "auto", offload = "none", order = "shuffled",
+                lamb = "on", train_dense = "on";
     bool resume = false, keep_checkpoint = false;
     std::int64_t checkpoint_every = 100;
     TuneSettings settings;
 
     std::string checkpoint() const { return out + ".checkpoint"; }
+    bool offloads(const char* what) const { return offload == what || offload == "all"; }
 };
 
 Activations parse_activations(const std::string& name) {
@@ -85,8 +86,13 @@ Tuner make_tuner(Backend& backend, const CommonOptions& common, const TuneOption
     if (!student.quantized()) {
         throw Error(options.model + ": is not quantised: make it with pvtune quantize first");
     }
-    Model teacher = load_model(backend, inputs.teacher, common.compute_type(), length, Residency::all);
-    return {backend, options.settings, std::move(student), std::move(teacher), parse_activations(options.activations)};
+    Model teacher = load_model(backend, inputs.teacher, common.compute_type(), length,
+                               options.offloads("teacher") ? Residency::streamed : Residency::all);
+    return {backend,
+            options.settings,
+            std::move(student),
+            std::move(teacher),
+            {parse_activations(options.activations), options.offloads("inputs")}};
 }
 
 /// Bytes of a checkpoint: codes and the f32 state of everything that is trained.
@@ -323,6 +329,12 @@ void add_tune_command(CLI::App& app, CommonOptions& common) {
         ->add_option("--activations", options->activations,
                      "keep them for the backward pass, recompute them, or by memory")
         ->check(CLI::IsMember({"auto", "keep", "recompute"}))
+        ->capture_default_str();
+    command
+        ->add_option("--offload", options->offload,
+                     "what waits in host memory and comes to the device beside its work: the teacher's weights, the "
+                     "inputs of the blocks, or all of it (--device cuda; the results have the same bits)")
+        ->check(CLI::IsMember({"none", "teacher", "inputs", "all"}))
         ->capture_default_str();
     command
         ->add_option("--checkpoint-every", options->checkpoint_every,

@@ -10,12 +10,14 @@ namespace pvtune {
 
 /// What a command will take, found before it starts.
 struct Plan {
-    std::vector<Allocation> memory;
-    double flops = 0;                ///< floating-point operations of the matrix products
-    std::int64_t bytes_read = 0;     ///< from files
-    std::int64_t bytes_written = 0;  ///< to files
+    std::vector<Allocation> memory;       ///< of the device
+    std::vector<Allocation> host_memory;  ///< that a device's copies go to and come from
+    double flops = 0;                     ///< floating-point operations of the matrix products
+    std::int64_t bytes_read = 0;          ///< from files
+    std::int64_t bytes_written = 0;       ///< to files
 
     std::int64_t memory_bytes() const;
+    std::int64_t host_memory_bytes() const;
 };
 
 /// The allocations that a planning backend recorded.

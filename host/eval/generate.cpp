@@ -33,7 +33,9 @@ void Decoder::block_step(std::size_t i) {
     const BlockActivations& a = activations_;
     Ops& ops = backend_.ops();
     const auto linear = [&](Tensor to, Tensor from, MatrixIndex index) {
-        ops.linear_forward(to, from, block.matrices[index].weight, block.matrices[index].bias);
+        const Matrix& matrix = block.matrices[index];
+        if (matrix.weight.empty()) return matrix.quantized->forward_row(ops, to, from, matrix.bias);
+        ops.linear_forward(to, from, matrix.weight, matrix.bias);
     };
     const auto epsilon = static_cast<float>(config.rms_epsilon);
     const Tensor cosines = model_.cosines.rows(position_, 1);

@@ -8,8 +8,8 @@
 
 namespace pvtune {
 
-/// Feeds a model one token at a time; keys and values of the tokens before stay in a cache. The model must be resident
-/// (Residency::all).
+/// Feeds a model one token at a time; keys and values of the tokens before stay in a cache. The model's weights are
+/// dense, dequantised (Residency::all) or read as codes (Residency::codes).
 class Decoder {
 public:
     /// capacity: tokens that the cache holds; the model's rotary tables must cover them.

@@ -2,6 +2,7 @@
 #include "io/error.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 #include <functional>
 #include <map>
@@ -14,10 +15,10 @@ namespace {
 struct Builder {
     Backend& backend;
     Model& model;
-    std::function<void(Tensor, const TensorSpec&)> fill;
+    std::function<void(Tensor, const TensorSpec&)> fill, fill_host;
     std::function<std::unique_ptr<Representation>(const TensorSpec&)> quantized;
     std::function<bool(const TensorSpec&)> is_quantized;
-    std::map<int, Tensor> shared_weights;
+    std::map<int, Tensor> shared_weights;  ///< by matrix of the block; streamed: by matrix and parity of the block
 
     Tensor dense(const TensorSpec& spec, DType dtype, const char* label) {
         Tensor tensor = spec.shape.size() == 1 ? backend.arena().allocate(label, dtype, {spec.shape[0]})
@@ -26,15 +27,28 @@ struct Builder {
         return tensor;
     }
 
-    void matrix(Matrix& matrix, const TensorSpec& spec, int index) {
+    void matrix(Matrix& matrix, const TensorSpec& spec, int index, int parity) {
         matrix.name = spec.name;
         matrix.rows = spec.shape[0];
         matrix.columns = spec.shape[1];
+        if (!is_quantized(spec) && model.residency == Residency::streamed) {
+            Tensor& shared = shared_weights[2 * index + parity];
+            if (shared.empty()) {
+                shared =
+                    backend.arena().allocate("weights of two blocks", model.precision, {matrix.rows, matrix.columns});
+            }
+            matrix.weight = shared;
+            matrix.host_weight =
+                backend.host_arena().allocate("block weights", model.precision, {matrix.rows, matrix.columns});
+            fill_host(matrix.host_weight, spec);
+            return;
+        }
         if (!is_quantized(spec)) {
             matrix.weight = dense(spec, model.precision, "block weights");
             return;
         }
         matrix.quantized = quantized(spec);
+        if (model.residency == Residency::codes) return;
         Tensor& shared = shared_weights[index];
         if (model.residency == Residency::all || shared.empty()) {
             shared = backend.arena().allocate("dequantised weights", model.precision, {matrix.rows, matrix.columns});
@@ -48,9 +62,10 @@ struct Builder {
         model.embedding = dense(*spec++, model.precision, "embedding");
         model.blocks.resize(static_cast<std::size_t>(model.config.layers));
         for (Block& block : model.blocks) {
+            const int parity = static_cast<int>((&block - model.blocks.data()) % 2);
             block.attention_norm = dense(*spec++, DType::f32, "norms and biases");
             for (int i = 0; i < matrices_per_block; ++i) {
-                matrix(block.matrices[static_cast<std::size_t>(i)], *spec++, i);
+                matrix(block.matrices[static_cast<std::size_t>(i)], *spec++, i, parity);
                 if (spec->name.ends_with(".bias")) {
                     block.matrices[static_cast<std::size_t>(i)].bias = dense(*spec++, DType::f32, "norms and biases");
                 }
@@ -90,6 +105,15 @@ void upload_as(Backend& backend, Tensor to, const std::vector<float>& values) {
     backend.upload(to, narrow.data());
 }
 
+/// The same into host memory.
+void store_as(Tensor to, const std::vector<float>& values) {
+    if (to.dtype == DType::f32) {
+        std::copy(values.begin(), values.end(), to.as<float>());
+    } else {
+        std::transform(values.begin(), values.end(), to.as<bf16>(), to_bf16);
+    }
+}
+
 }  // namespace
 
 bool Model::quantized() const {
@@ -110,6 +134,9 @@ Model load_model(Backend& backend, const StoreReader& store, DType precision, st
                     [&](Tensor tensor, const TensorSpec& spec) {
                         if (!backend.arena().planning())
                             upload_as(backend, tensor, read_dense(store, spec.name, spec.shape));
+                    },
+                    [&](Tensor tensor, const TensorSpec& spec) {
+                        if (!backend.arena().planning()) store_as(tensor, read_dense(store, spec.name, spec.shape));
                     },
                     [&](const TensorSpec& spec) {
                         const StoreReader& from = matrices != nullptr ? *matrices : store;
@@ -138,7 +165,20 @@ Model load_model(Backend& backend, const StoreReader& store, DType precision, st
     return model;
 }
 
+void fetch_block(Backend& backend, Model& model, std::int64_t i) {
+    for (const Matrix& matrix : model.blocks[static_cast<std::size_t>(i)].matrices) {
+        if (matrix.host_weight.empty()) continue;
+        model.fetches[static_cast<std::size_t>(i % 2)] = backend.start_upload(matrix.weight, matrix.host_weight);
+    }
+}
+
+void await_block(Backend& backend, const Model& model, std::int64_t i) {
+    // Copies end in order: the last matrix's stands for the block.
+    backend.wait_for(model.fetches[static_cast<std::size_t>(i % 2)]);
+}
+
 void prepare_block(Ops& ops, Model& model, std::int64_t i) {
+    assert(model.residency != Residency::codes || !model.quantized());
     if (model.residency == Residency::all) return;
     for (Matrix& matrix : model.blocks[static_cast<std::size_t>(i)].matrices) {
         if (matrix.quantized) matrix.quantized->dequantize(ops, matrix.weight);

@@ -20,8 +20,10 @@ struct Matrix {
     std::string name;  ///< Hugging Face name, "model.layers.0.self_attn.q_proj.weight"
     std::int64_t rows = 0;
     std::int64_t columns = 0;
-    Tensor weight;  ///< what products read, in the compute precision; for a quantised matrix written by prepare_block()
-    Tensor bias;    ///< f32 [rows], or empty
+    Tensor weight;       ///< what products read, in the compute precision; for a quantised matrix written by
+                         ///< prepare_block(), or empty (Residency::codes)
+    Tensor host_weight;  ///< where `weight` is filled from by fetch_block() (Residency::streamed), or empty
+    Tensor bias;         ///< f32 [rows], or empty
     std::unique_ptr<Representation> quantized;  ///< null: dense
 };
 
@@ -33,8 +35,10 @@ struct Block {
 
 /// Where the dequantised weights of a quantised model live.
 enum class Residency {
-    all,       ///< every block has its own: for repeated single-token passes
-    one_block  ///< all blocks share one set, which prepare_block() fills: codes are all that stays
+    all,        ///< every block has its own
+    one_block,  ///< all blocks share one set, which prepare_block() fills: codes are all that stays
+    streamed,   ///< dense weights in host memory, those of two blocks at a time on the device: see fetch_block()
+    codes       ///< nowhere, nothing is dequantised: products of single tokens read the codes
 };
 
 /// A Llama-family model in the arena of a backend. Embedding and head are in the compute precision, norms in f32.
@@ -48,6 +52,7 @@ struct Model {
     Tensor cosines;     ///< f32 [positions, head_dim / 2]
     Tensor sines;
     std::vector<Block> blocks;
+    std::array<Copy, 2> fetches;  ///< of the even and the odd block on the device (Residency::streamed)
 
     bool quantized() const;
 };
@@ -72,6 +77,12 @@ std::vector<float> read_dense(const StoreReader& store, const std::string& name,
 /// matrices: a store (a checkpoint) to take the quantised matrices from instead.
 Model load_model(Backend& backend, const StoreReader& store, DType precision, std::int64_t length, Residency residency,
                  const StoreReader* matrices = nullptr);
+
+/// Starts copying the weights of block i to the device, where they take the place of block i - 2's; nothing to do where
+/// weights are not streamed.
+void fetch_block(Backend& backend, Model& model, std::int64_t i);
+/// Operations launched from here on wait for that copy.
+void await_block(Backend& backend, const Model& model, std::int64_t i);
 
 /// Dequantises what is quantised in block i into its weight buffers; nothing to do for dense or resident weights.
 void prepare_block(Ops& ops, Model& model, std::int64_t i);

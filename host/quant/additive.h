@@ -18,6 +18,9 @@ public:
     std::int64_t bits() const override;
 
     void dequantize(Ops& ops, Tensor weight) const override { ops.dequantize_additive(weight, additive_); }
+    void forward_row(Ops& ops, Tensor out, Tensor in, Tensor bias) const override {
+        ops.linear_from_codes(out, in, additive_, bias);
+    }
     std::vector<ContinuousParameter> parameters() const override;
     void backward(Ops& ops, std::span<const Tensor> gradients, Tensor d_weight) const override;
     void assign(Ops& ops, Tensor changed, Tensor target, Tensor groups, int beam) override;

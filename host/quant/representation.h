@@ -34,6 +34,8 @@ public:
 
     /// weight [rows, columns] f32 or bf16.
     virtual void dequantize(Ops& ops, Tensor weight) const = 0;
+    /// out [1, rows] = in [1, columns] * W^T + bias [rows] f32 (may be empty), without a dequantised W.
+    virtual void forward_row(Ops& ops, Tensor out, Tensor in, Tensor bias) const = 0;
 
     virtual std::vector<ContinuousParameter> parameters() const = 0;
     /// Sets gradients[i] (f32, the shape of parameters()[i].value) from d_weight f32 [rows, columns].

@@ -20,8 +20,12 @@ enum Phase { teacher_phase, forward_phase, loss_phase, backward_phase, p_phase, 
 
 }  // namespace
 
-Tuner::Tuner(Backend& backend, const TuneSettings& settings, Model student, Model teacher, Activations activations)
-    : backend_(backend), settings_(settings), student_(std::move(student)), teacher_(std::move(teacher)) {
+Tuner::Tuner(Backend& backend, const TuneSettings& settings, Model student, Model teacher, const TunerMemory& memory)
+    : backend_(backend),
+      settings_(settings),
+      student_(std::move(student)),
+      teacher_(std::move(teacher)),
+      offload_(memory.offload_inputs) {
     if (student_.config.width != teacher_.config.width || student_.config.vocabulary != teacher_.config.vocabulary) {
         throw Error("the teacher has a width of " + std::to_string(teacher_.config.width) + " and a vocabulary of " +
                     std::to_string(teacher_.config.vocabulary) + ", the model of " +
@@ -31,14 +35,14 @@ Tuner::Tuner(Backend& backend, const TuneSettings& settings, Model student, Mode
     assert(student_.residency == Residency::one_block);  // else nothing would dequantise what the steps change
     micro_ = {settings.sequences_together(), settings.length};
     micro_batches_ = settings.batch / micro_.sequences;
-    if (activations == Activations::automatic) {
+    if (memory.activations == Activations::automatic) {
         Arena plan;
         const auto first = allocate_activations(plan, student_.config, student_.precision, micro_);
         const std::int64_t shared = first.normed.bytes() + first.activated.bytes();
         const std::int64_t all = (plan.bytes() - shared) * student_.config.layers * micro_batches_ + shared;
         keep_ = all < backend.memory_limit() / 4;
     } else {
-        keep_ = activations == Activations::keep;
+        keep_ = memory.activations == Activations::keep;
     }
     allocate();
 }
@@ -52,10 +56,10 @@ void Tuner::allocate() {
     };
     for (std::int64_t micro = 0; micro < micro_batches_; ++micro) {
         tokens_.push_back(arena.allocate("tokens", DType::u32, {micro_.tokens()}));
-        for (std::int64_t block = 0; block <= config.layers; ++block) hidden_.push_back(state("block inputs"));
         teacher_hidden_.push_back(state("teacher's last hidden states"));
         d_hidden_.push_back(state("gradient of hidden states"));
     }
+    hidden_ = {backend_, precision, micro_batches_, config.layers, micro_.tokens(), config.width, offload_};
     const std::int64_t sets = keep_ ? micro_batches_ * config.layers : 1;
     for (std::int64_t i = 0; i < sets; ++i) {
         const BlockActivations* first = i > 0 ? &activations_.front() : nullptr;
@@ -216,10 +220,6 @@ void Tuner::start(const StoreReader& student_store) {
     }
 }
 
-Tensor Tuner::hidden(std::int64_t micro, std::int64_t block) const {
-    return hidden_[static_cast<std::size_t>(micro * (student_.config.layers + 1) + block)];
-}
-
 const BlockActivations& Tuner::activations(std::int64_t micro, std::int64_t block) const {
     return activations_[keep_ ? static_cast<std::size_t>(micro * student_.config.layers + block) : 0];
 }
@@ -234,12 +234,21 @@ void Tuner::upload_micro_batch(std::span<const std::vector<std::uint32_t>> seque
     backend_.upload(tokens_[static_cast<std::size_t>(micro)], ids.data());
 }
 
-void Tuner::teacher_forward(std::int64_t micro) {
+void Tuner::teacher_forward() {
     Ops& ops = backend_.ops();
-    const Tensor state = teacher_hidden_[static_cast<std::size_t>(micro)];
-    ops.embedding_forward(state, teacher_.embedding, tokens_[static_cast<std::size_t>(micro)]);
-    for (const Block& block : teacher_.blocks) {
-        block_forward(ops, teacher_, block, state, state, teacher_activations_, micro_);
+    const std::int64_t layers = teacher_.config.layers;
+    fetch_block(backend_, teacher_, 0);
+    for (std::int64_t micro = 0; micro < micro_batches_; ++micro) {
+        const auto index = static_cast<std::size_t>(micro);
+        ops.embedding_forward(teacher_hidden_[index], teacher_.embedding, tokens_[index]);
+    }
+    for (std::int64_t i = 0; i < layers; ++i) {
+        if (i + 1 < layers) fetch_block(backend_, teacher_, i + 1);
+        await_block(backend_, teacher_, i);
+        for (const Tensor state : teacher_hidden_) {
+            block_forward(ops, teacher_, teacher_.blocks[static_cast<std::size_t>(i)], state, state,
+                          teacher_activations_, micro_);
+        }
     }
 }
 
@@ -253,8 +262,8 @@ void Tuner::distillation(std::int64_t micro) {
     const auto scale = 1.0F / static_cast<float>(micro_.tokens() * micro_batches_);
     HeadBuffers buffers = head_;
     buffers.losses = losses_.rows(micro * micro_.tokens(), micro_.tokens());
-    distill(backend_.ops(), student_, teacher_, buffers, hidden(micro, student_.config.layers), teacher_hidden_[index],
-            d_hidden_[index], gradients, scale);
+    distill(backend_.ops(), student_, teacher_, buffers, hidden_.at(micro, student_.config.layers),
+            teacher_hidden_[index], d_hidden_[index], gradients, scale);
 }
 
 void Tuner::update(TrainedParameter& parameter, double factor) {
@@ -276,8 +285,10 @@ void Tuner::refuse_loss() {
     if (!where.empty()) where = "the teacher's " + where;
     if (where.empty()) where = find_not_finite(backend_, student_);
     for (std::int64_t i = 0; i <= student_.config.layers && where.empty(); ++i) {
+        hidden_.fetch(i);
+        hidden_.await(i);
         for (std::int64_t micro = 0; micro < micro_batches_ && where.empty(); ++micro) {
-            if (all_finite(backend_, hidden(micro, i))) continue;
+            if (all_finite(backend_, hidden_.at(micro, i))) continue;
             where = i == 0 ? "the embedded text" : "the output of block " + std::to_string(i - 1);
         }
     }
@@ -320,23 +331,29 @@ StepReport Tuner::step(std::span<const std::vector<std::uint32_t>> sequences) {
 
     for (std::int64_t micro = 0; micro < micro_batches_; ++micro) {
         upload_micro_batch(sequences, micro);
-        teacher_forward(micro);
     }
+    teacher_forward();
     backend_.enter_phase(forward_phase);
+    hidden_.begin_layer(0);
     for (std::int64_t micro = 0; micro < micro_batches_; ++micro) {
-        ops.embedding_forward(hidden(micro, 0), student_.embedding, tokens_[static_cast<std::size_t>(micro)]);
+        ops.embedding_forward(hidden_.at(micro, 0), student_.embedding, tokens_[static_cast<std::size_t>(micro)]);
+        hidden_.written(micro, 0);
     }
     for (std::int64_t i = 0; i < layers; ++i) {
         prepare_block(ops, student_, i);
+        hidden_.begin_layer(i + 1);
         for (std::int64_t micro = 0; micro < micro_batches_; ++micro) {
-            block_forward(ops, student_, student_.blocks[static_cast<std::size_t>(i)], hidden(micro, i + 1),
-                          hidden(micro, i), activations(micro, i), micro_);
+            block_forward(ops, student_, student_.blocks[static_cast<std::size_t>(i)], hidden_.at(micro, i + 1),
+                          hidden_.at(micro, i), activations(micro, i), micro_);
+            hidden_.written(micro, i + 1);
         }
     }
     backend_.enter_phase(loss_phase);
     for (std::int64_t micro = 0; micro < micro_batches_; ++micro) distillation(micro);
     for (std::int64_t i = layers - 1; i >= 0; --i) {
         backend_.enter_phase(backward_phase);
+        if (i > 0) hidden_.fetch(i - 1);
+        hidden_.await(i);
         const Block& block = student_.blocks[static_cast<std::size_t>(i)];
         // The forward pass ends on the last block, whose weights and (kept or not) activations are still there.
         if (i != layers - 1) prepare_block(ops, student_, i);
@@ -348,11 +365,10 @@ StepReport Tuner::step(std::span<const std::vector<std::uint32_t>> sequences) {
         for (std::int64_t micro = 0; micro < micro_batches_; ++micro) {
             const Tensor d_hidden = d_hidden_[static_cast<std::size_t>(micro)];
             if (!keep_) {
-                // The block's output is overwritten by the same bits.
-                block_forward(ops, student_, block, hidden(micro, i + 1), hidden(micro, i), activations(micro, i),
-                              micro_);
+                block_forward(ops, student_, block, hidden_.discarded(micro, i + 1), hidden_.at(micro, i),
+                              activations(micro, i), micro_);
             }
-            block_backward(ops, student_, block, d_hidden, hidden(micro, i), activations(micro, i), gradients_,
+            block_backward(ops, student_, block, d_hidden, hidden_.at(micro, i), activations(micro, i), gradients_,
                            backward_, micro_, micro > 0);
         }
         update_block(i, factor);

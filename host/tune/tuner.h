@@ -1,6 +1,7 @@
 #pragma once
 
 #include "host/model/head.h"
+#include "host/tune/hidden_states.h"
 #include "host/tune/settings.h"
 #include "host/tune/v_step.h"
 
@@ -14,6 +15,12 @@ namespace pvtune {
 /// Keep the activations of all blocks for the backward pass, or rebuild a block's when its turn comes (one more forward
 /// pass, memory of one block). The results have the same bits.
 enum class Activations { automatic, keep, recompute };
+
+/// Where a tuning run keeps what it needs; the results have the same bits.
+struct TunerMemory {
+    Activations activations = Activations::automatic;
+    bool offload_inputs = false;  ///< the inputs of the blocks wait for the backward pass in host memory
+};
 
 /// A continuous parameter under Adam.
 struct TrainedParameter {
@@ -39,7 +46,7 @@ struct StepReport {
 class Tuner {
 public:
     /// The models live in the backend's arena. With a planning backend only the allocations are made.
-    Tuner(Backend& backend, const TuneSettings& settings, Model student, Model teacher, Activations activations);
+    Tuner(Backend& backend, const TuneSettings& settings, Model student, Model teacher, const TunerMemory& memory);
 
     /// Reads f32 copies of the dense parameters (the models hold them in the compute precision) and starts the buffers.
     void start(const StoreReader& student_store);
@@ -65,7 +72,8 @@ public:
 private:
     void allocate();
     void upload_micro_batch(std::span<const std::vector<std::uint32_t>> sequences, std::int64_t micro);
-    void teacher_forward(std::int64_t micro);
+    /// Block by block over all micro-batches, so that streamed weights come once a step.
+    void teacher_forward();
     void distillation(std::int64_t micro);
     void update_block(std::int64_t i, double factor);
     /// Waits for the step; losses, counts and checks of everything it did. Throws the Error for what is not finite.
@@ -77,7 +85,6 @@ private:
     TrainedParameter trained(const std::string& name, Tensor value, Tensor gradient);
     std::vector<const TrainedParameter*> all_parameters() const;
     void allocate_record();
-    Tensor hidden(std::int64_t micro, std::int64_t block) const;
     const BlockActivations& activations(std::int64_t micro, std::int64_t block) const;
 
     Backend& backend_;
@@ -87,11 +94,12 @@ private:
     Batch micro_;
     std::int64_t micro_batches_ = 1;
     bool keep_ = true;
+    bool offload_ = false;
     std::int64_t steps_done_ = 0;
     double loss_ = 0;
 
-    std::vector<Tensor> tokens_;                 ///< u32, one a micro-batch
-    std::vector<Tensor> hidden_;                 ///< block inputs [micro * (layers + 1) + block]
+    std::vector<Tensor> tokens_;  ///< u32, one a micro-batch
+    HiddenStates hidden_;
     std::vector<Tensor> teacher_hidden_;         ///< last hidden states
     Tensor losses_;                              ///< f32 [micro-batches, tokens]
     std::vector<Tensor> d_hidden_;               ///< gradient of the residual stream

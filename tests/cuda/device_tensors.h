@@ -4,11 +4,8 @@
 
 #include "cuda/kernels.h"
 #include "cuda/runtime.h"
+#include "tests/cuda/device_under_test.h"
 #include "tests/tensors.h"
-
-#ifdef PVTUNE_EMULATED_CUDA
-#include "tests/emulation/schedule.h"
-#endif
 
 #include <utility>
 
@@ -19,21 +16,20 @@ using namespace pvtune::testing;
 /// Waits for everything that was launched.
 inline void finish() { check(cudaDeviceSynchronize(), "a kernel's work"); }
 
-/// Device memory with all bits set (NaN; an index far out of range) between guard bytes. The emulated runtime watches
-/// the ends of an allocation itself.
-class DeviceMemory {
+/// Device memory with all bits set (NaN; an index far out of range) between guard bytes.
+class GuardedMemory {
 public:
-    explicit DeviceMemory(std::size_t bytes) : bytes_(bytes) {
+    explicit GuardedMemory(std::size_t bytes) : bytes_(bytes) {
         if (bytes == 0) return;
         check(cudaMalloc(reinterpret_cast<void**>(&memory_), bytes + 2 * guard_bytes), "device memory");
         check(cudaMemset(memory_, 0xff, guard_bytes + bytes), "a fill of device memory");
         set_guard(memory_);
         set_guard(memory_ + guard_bytes + bytes);
     }
-    ~DeviceMemory() { cudaFree(memory_); }
-    DeviceMemory(DeviceMemory&& other) noexcept
+    ~GuardedMemory() { cudaFree(memory_); }
+    GuardedMemory(GuardedMemory&& other) noexcept
         : memory_(std::exchange(other.memory_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
-    DeviceMemory& operator=(DeviceMemory&& other) noexcept {
+    GuardedMemory& operator=(GuardedMemory&& other) noexcept {
         std::swap(memory_, other.memory_);
         std::swap(bytes_, other.bytes_);
         return *this;
@@ -54,11 +50,6 @@ public:
     }
 
 private:
-#ifdef PVTUNE_EMULATED_CUDA
-    static constexpr std::size_t guard_bytes = 0;
-#else
-    static constexpr std::size_t guard_bytes = 256;
-#endif
     static constexpr unsigned char guard_value = 0xa5;
 
     static void set_guard(std::byte* at) {
@@ -103,7 +94,7 @@ public:
 
 private:
     OwnedTensor host_;  ///< gives the shape
-    DeviceMemory memory_;
+    GuardedMemory memory_;
 };
 
 class DeviceWorkspace {
@@ -113,32 +104,7 @@ public:
     std::size_t bytes() const { return memory_.bytes(); }
 
 private:
-    DeviceMemory memory_;
+    GuardedMemory memory_;
 };
-
-#ifdef PVTUNE_EMULATED_CUDA
-
-/// Runs body with threads in several orders. (Under the race detector in one: it sees races in any.)
-template <class Body>
-void for_each_schedule(Body&& body) {
-    using emulation::Schedule;
-    std::vector<Schedule> schedules = {{}, {Schedule::Order::reverse}, {Schedule::Order::shuffled, 1}};
-    if (emulation::watches_races()) schedules = {{Schedule::Order::shuffled, 1}};
-    for (const Schedule schedule : schedules) {
-        SCOPED_TRACE("threads " + emulation::name_of(schedule));
-        emulation::set_schedule(schedule);
-        body();
-    }
-    emulation::set_schedule({});
-}
-
-#else
-
-template <class Body>
-void for_each_schedule(Body&& body) {
-    body();
-}
-
-#endif
 
 }  // namespace pvtune::cuda

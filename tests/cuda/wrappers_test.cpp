@@ -26,7 +26,7 @@ public:
     }
 
 private:
-    DeviceMemory memory_;
+    GuardedMemory memory_;
     std::vector<T> host_;
 };
 

@@ -1,7 +1,7 @@
 // Device memory of the emulated runtime: fresh memory is all ones, which is NaN as f32, bf16 and f64 and an index far
 // out of range.
-#include "tests/emulation/circumstances.h"
 #include "tests/emulation/device_memory.h"
+#include "tests/emulation/circumstances.h"
 #include "tests/emulation/cuda_runtime_api.h"
 #include "tests/emulation/fault.h"
 #include "tests/emulation/sanitizer.h"

@@ -5,6 +5,7 @@
 #include "host/common/memory.h"
 
 #include <omp.h>
+#include <unistd.h>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
@@ -68,6 +69,9 @@ public:
     }
     void dequantize_additive(Tensor weight, const AdditiveCodes& additive) override {
         cpu::dequantize_additive(weight, additive);
+    }
+    void linear_from_codes(Tensor out, Tensor in, const AdditiveCodes& additive, Tensor bias) override {
+        cpu::dequantize_gemv(out, in, additive, bias);
     }
     void additive_gradient(Tensor d_codebooks, Tensor d_scales, Tensor d_weight,
                            const AdditiveCodes& additive) override {
@@ -138,22 +142,23 @@ private:
     std::vector<double> seconds_;
 };
 
+std::unique_ptr<Arena> make_arena() {
+    return std::make_unique<Arena>(
+        [](std::int64_t bytes) {
+            const auto size = static_cast<std::size_t>((bytes + 63) / 64 * 64 + 64);
+            void* memory = std::aligned_alloc(64, size);
+            if (memory != nullptr) std::memset(memory, 0, size);
+            return memory;
+        },
+        [](void* memory) { std::free(memory); });
+}
+
 class CpuBackend final : public Backend {
 public:
     explicit CpuBackend(const CpuOptions& options) {
         if (options.threads > 0) omp_set_num_threads(options.threads);
-        if (!options.planning) {
-            arena_ = std::make_unique<Arena>(
-                [](std::int64_t bytes) {
-                    const auto size = static_cast<std::size_t>((bytes + 63) / 64 * 64 + 64);
-                    void* memory = std::aligned_alloc(64, size);
-                    if (memory != nullptr) std::memset(memory, 0, size);
-                    return memory;
-                },
-                [](void* memory) { std::free(memory); });
-        } else {
-            arena_ = std::make_unique<Arena>();
-        }
+        arena_ = options.planning ? std::make_unique<Arena>() : make_arena();
+        host_arena_ = options.planning ? std::make_unique<Arena>() : make_arena();
     }
 
     Ops& ops() override { return ops_; }
@@ -164,6 +169,16 @@ public:
     void download(void* to, Tensor from) override {
         std::memcpy(to, from.data, static_cast<std::size_t>(from.bytes()));
     }
+    Arena& host_arena() override { return *host_arena_; }
+    Copy start_upload(Tensor device, Tensor host) override {
+        upload(device, host.data);
+        return {};
+    }
+    Copy start_download(Tensor host, Tensor device) override {
+        download(host.data, device);
+        return {};
+    }
+    void wait_for(Copy) override {}
     void synchronize() override {}
     void enter_phase(int phase) override { phases_.enter(phase); }
     std::vector<double> end_phases(int count) override { return phases_.end(count); }
@@ -172,10 +187,16 @@ public:
                (cpu::amx_available() ? "on AMX" : "by oneDNN") + ", f32 products by oneDNN";
     }
     std::int64_t memory_limit() const override { return available_memory(); }
+    std::int64_t cache_bytes() const override {
+        constexpr std::int64_t assumed = 32 << 20;  // where the C library does not know
+        const std::int64_t found =
+            omp_get_max_threads() * sysconf(_SC_LEVEL2_CACHE_SIZE) + sysconf(_SC_LEVEL3_CACHE_SIZE);
+        return found > 0 ? found : assumed;
+    }
 
 private:
     CpuOps ops_;
-    std::unique_ptr<Arena> arena_;
+    std::unique_ptr<Arena> arena_, host_arena_;
     PhaseClock phases_;
 };
 

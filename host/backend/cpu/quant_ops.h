@@ -8,6 +8,8 @@
 namespace pvtune::cpu {
 
 void dequantize_additive(Tensor weight, const AdditiveCodes& additive);
+/// Ops::linear_from_codes.
+void dequantize_gemv(Tensor out, Tensor in, const AdditiveCodes& additive, Tensor bias);
 void additive_gradient(Tensor d_codebooks, Tensor d_scales, Tensor d_weight, const AdditiveCodes& additive);
 void assign_additive(const AdditiveCodes& additive, Tensor changed, Tensor target, Tensor groups, int beam);
 

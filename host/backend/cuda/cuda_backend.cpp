@@ -1,10 +1,14 @@
 #include "cuda/runtime.h"
 #include "host/backend/backend.h"
+#include "host/backend/cuda/copy_lane.h"
 #include "host/backend/cuda/cuda_ops.h"
 #include "host/backend/cuda/memory.h"
 #include "host/backend/cuda/phase_events.h"
 #include "host/backend/cuda/ranges.h"
 #include "io/error.h"
+
+#include <algorithm>
+#include <array>
 
 namespace pvtune {
 
@@ -14,6 +18,7 @@ namespace {
 constexpr int oldest_compute_capability = 80;
 /// What a plan is held against on a machine without a device.
 constexpr std::int64_t memory_of_a_planned_device = std::int64_t{80} << 30;
+constexpr std::int64_t cache_of_a_planned_device = 50 << 20;
 /// Of a device's free memory: fragments, the library's workspaces, kernels' code.
 constexpr std::int64_t memory_reserve = std::int64_t{512} << 20;
 
@@ -34,22 +39,15 @@ std::string capability(const cudaDeviceProp& device) {
     return std::to_string(device.major) + "." + std::to_string(device.minor);
 }
 
-/// A stream with one owner.
-struct StreamOwner {
-    cudaStream_t stream = nullptr;
-    StreamOwner() { cuda::check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream"); }
-    ~StreamOwner() { cudaStreamDestroy(stream); }
-    StreamOwner(const StreamOwner&) = delete;
-    StreamOwner& operator=(const StreamOwner&) = delete;
-};
-
 class CudaBackend final : public Backend {
 public:
     explicit CudaBackend(const cudaDeviceProp& device)
         : ops_(cuda::make_ops(compute_.stream, workspace_, gemm_)),
           arena_([this](std::int64_t bytes) { return allocate(bytes); }, [](void* memory) { cudaFree(memory); }),
-          description_("cuda, " + std::string(device.name) + ", compute capability " + capability(device)) {}
-    ~CudaBackend() override { cudaStreamSynchronize(compute_.stream); }
+          host_arena_(allocate_pinned, [](void* memory) { cudaFreeHost(memory); }),
+          description_("cuda, " + std::string(device.name) + ", compute capability " + capability(device)),
+          cache_bytes_(device.l2CacheSize) {}
+    ~CudaBackend() override { cudaDeviceSynchronize(); }
 
     Ops& ops() override { return *ops_; }
     Arena& arena() override { return arena_; }
@@ -67,7 +65,22 @@ public:
                     "a copy from the device");
         synchronize();
     }
-    void synchronize() override { cuda::check(cudaStreamSynchronize(compute_.stream), "the work on the device"); }
+    Arena& host_arena() override { return host_arena_; }
+    Copy start_upload(Tensor device, Tensor host) override {
+        return {uploads, lanes_[uploads].start(device.data, host.data, static_cast<std::size_t>(host.bytes()),
+                                               cudaMemcpyHostToDevice, compute_.stream)};
+    }
+    Copy start_download(Tensor host, Tensor device) override {
+        return {downloads, lanes_[downloads].start(host.data, device.data, static_cast<std::size_t>(device.bytes()),
+                                                   cudaMemcpyDeviceToHost, compute_.stream)};
+    }
+    void wait_for(Copy copy) override {
+        if (copy.lane >= 0) lanes_[static_cast<std::size_t>(copy.lane)].wait(copy.number, compute_.stream);
+    }
+    void synchronize() override {
+        cuda::check(cudaStreamSynchronize(compute_.stream), "the work on the device");
+        for (cuda::CopyLane& lane : lanes_) lane.synchronize();
+    }
     void enter_phase(int phase) override { phases_.enter(phase, compute_.stream); }
     std::vector<double> end_phases(int count) override { return phases_.end(count, compute_.stream); }
     std::string description() const override { return description_; }
@@ -76,8 +89,20 @@ public:
         cuda::check(cudaMemGetInfo(&free, &total), "the memory of the device");
         return std::max<std::int64_t>(0, static_cast<std::int64_t>(free) - memory_reserve);
     }
+    std::int64_t cache_bytes() const override { return cache_bytes_; }
+    void* stream() const override { return compute_.stream; }
 
 private:
+    enum { uploads, downloads };
+
+    /// Null when the host is full.
+    static void* allocate_pinned(std::int64_t bytes) {
+        void* memory = nullptr;
+        if (cudaMallocHost(&memory, static_cast<std::size_t>(std::max<std::int64_t>(bytes, 1))) == cudaSuccess)
+            return memory;
+        cudaGetLastError();
+        return nullptr;
+    }
     /// Null when the device is full: the arena says what for.
     void* allocate(std::int64_t bytes) {
         void* memory = nullptr;
@@ -90,13 +115,16 @@ private:
         return memory;
     }
 
-    StreamOwner compute_;
+    cuda::StreamOwner compute_;
+    std::array<cuda::CopyLane, 2> lanes_;
     cuda::Workspace workspace_;
     cuda::Gemm gemm_;
     std::unique_ptr<Ops> ops_;
     Arena arena_;
+    Arena host_arena_;
     cuda::PhaseEvents phases_;
     std::string description_;
+    std::int64_t cache_bytes_;
 };
 
 /// Records allocations; works without a device.
@@ -105,11 +133,16 @@ public:
     explicit PlanningBackend(const cudaDeviceProp* device)
         : limit_(device == nullptr ? memory_of_a_planned_device
                                    : static_cast<std::int64_t>(device->totalGlobalMem) - memory_reserve),
+          cache_bytes_(device == nullptr ? cache_of_a_planned_device : device->l2CacheSize),
           description_(device == nullptr ? "cuda, planned for a device of 80 GiB: there is none here"
                                          : "cuda, " + std::string(device->name)) {}
 
     Ops& ops() override { throw std::logic_error("a plan computes nothing"); }
     Arena& arena() override { return arena_; }
+    Arena& host_arena() override { return host_arena_; }
+    Copy start_upload(Tensor, Tensor) override { return {}; }
+    Copy start_download(Tensor, Tensor) override { return {}; }
+    void wait_for(Copy) override {}
     void upload(Tensor, const void*) override {}
     void download(void*, Tensor) override { throw std::logic_error("a plan computes nothing"); }
     void synchronize() override {}
@@ -117,10 +150,13 @@ public:
     std::vector<double> end_phases(int count) override { return std::vector<double>(static_cast<std::size_t>(count)); }
     std::string description() const override { return description_; }
     std::int64_t memory_limit() const override { return limit_; }
+    std::int64_t cache_bytes() const override { return cache_bytes_; }
 
 private:
     Arena arena_;
+    Arena host_arena_;
     std::int64_t limit_;
+    std::int64_t cache_bytes_;
     std::string description_;
 };
 

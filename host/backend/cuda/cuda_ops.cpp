@@ -192,6 +192,13 @@ public:
             with_float_type(weight.dtype, [&]<class T>() { cuda::dequantize_additive(weight.as<T>(), view, stream_); });
         });
     }
+    void linear_from_codes(Tensor out, Tensor in, const AdditiveCodes& additive, Tensor bias) override {
+        with_view(additive, [&](auto view) {
+            with_float_type(in.dtype, [&]<class T>() {
+                cuda::dequantize_gemv(out.as<T>(), in.as<T>(), optional_floats(bias), view, stream_);
+            });
+        });
+    }
     void additive_gradient(Tensor d_codebooks, Tensor d_scales, Tensor d_weight,
                            const AdditiveCodes& additive) override {
         with_view(additive, [&](auto view) {

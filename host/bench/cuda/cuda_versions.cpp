@@ -1,0 +1,84 @@
+// On CUDA devices: other versions of operations, and kernels that Ops does not have.
+#include "cuda/attention_plain.h"
+#include "host/backend/dispatch.h"
+#include "host/bench/additive_operands.h"
+#include "host/bench/attention_operands.h"
+
+namespace pvtune {
+
+namespace {
+
+cuda::Stream stream_of(const BenchSetting& setting) { return static_cast<cuda::Stream>(setting.backend->stream()); }
+
+/// Attention without tensor cores is the only one for f32 and for rows that are not made of 16-byte pieces.
+void add_plain_attention(Registry& registry, const BenchSetting& setting) {
+    const char* reason = "f32, and head_dim that is no multiple of 8";
+    const auto sizes_of = [](const AttentionShape& s) {
+        return cuda::AttentionSizes{s.sequences, s.length, s.heads, s.kv_heads, s.head_dim, s.window};
+    };
+    add_version(registry, {"attention_forward", "plain", reason, [=](Operands& operands) {
+                               const AttentionOperands a = attention_operands(operands, setting, false);
+                               return attention_forward_call(setting, a, [=] {
+                                   cuda::plain_attention_forward(a.out.as<bf16>(), a.log_sum_exp.as<float>(),
+                                                                 a.q.as<bf16>(), a.k.as<bf16>(), a.v.as<bf16>(),
+                                                                 sizes_of(a.shape), stream_of(setting));
+                               });
+                           }});
+    add_version(registry,
+                {"attention_backward", "plain", reason, [=](Operands& operands) {
+                     const AttentionOperands a = attention_operands(operands, setting, true);
+                     const cuda::AttentionSizes sizes = sizes_of(a.shape);
+                     const Tensor scratch = operands.fresh(
+                         DType::u8, {static_cast<std::int64_t>(cuda::plain_attention_backward_workspace(sizes))});
+                     return attention_backward_call(setting, a, [=] {
+                         cuda::plain_attention_backward(a.d_q.as<bf16>(), a.d_k.as<bf16>(), a.d_v.as<bf16>(),
+                                                        a.d_out.as<bf16>(), a.out.as<bf16>(), a.log_sum_exp.as<float>(),
+                                                        a.q.as<bf16>(), a.k.as<bf16>(), a.v.as<bf16>(), sizes,
+                                                        scratch.data, stream_of(setting));
+                     });
+                 }});
+}
+
+/// The groups of a matrix against one codebook; of 2^16 codewords a sample of the groups, as initialisation takes.
+BenchCall kmeans_call(const BenchSetting& setting, Operands& operands, std::int64_t centre_count) {
+    constexpr std::int64_t sample = std::int64_t{1} << 18;
+    const std::int64_t groups = group_count(setting.shape);
+    const std::int64_t count = centre_count > 256 ? std::min(groups, sample) : groups;
+    const Tensor points = operands.random(DType::f32, {count, additive_group});
+    const Tensor centres = operands.random(DType::f32, {centre_count, additive_group});
+    const Tensor codes = operands.fresh(DType::u32, {count});
+    const auto run = [=] {
+        cuda::kmeans_assign(codes.as<std::uint32_t>(), nullptr, points.as<float>(), centres.as<float>(), count,
+                            centre_count, additive_group, stream_of(setting));
+    };
+    return {run, bytes_of({points, centres, codes}), 2 * static_cast<double>(count * centres.elements()), DType::f32};
+}
+
+BenchCall hessian_call(const BenchSetting& setting, Operands& operands) {
+    const BenchShape& s = setting.shape;
+    const Tensor in = operands.random(setting.precision, {s.tokens(), s.width});
+    const Tensor hessian = operands.zeros(DType::f32, {s.width, s.width});
+    const auto run = [=] {
+        with_float_type(in.dtype, [&]<class T>() {
+            cuda::hessian_accumulate(hessian.as<float>(), in.as<T>(), s.tokens(), s.width, 1, stream_of(setting));
+        });
+    };
+    // The lower triangle is read and computed, all is written.
+    return {run, bytes_of({in, hessian}) + bytes_of({hessian}) / 2,
+            static_cast<double>(in.elements()) * static_cast<double>(s.width), setting.precision};
+}
+
+}  // namespace
+
+void add_cuda_versions(Registry& registry, const BenchSetting& setting) {
+    if (setting.precision == DType::bf16 && setting.shape.head_dim % 8 == 0) add_plain_attention(registry, setting);
+    for (const int bits : {8, 16}) {
+        registry.push_back({"kmeans_assign_" + std::to_string(bits), "", "", [=](Operands& operands) {
+                                return kmeans_call(setting, operands, std::int64_t{1} << bits);
+                            }});
+    }
+    registry.push_back(
+        {"hessian_accumulate", "", "", [=](Operands& operands) { return hessian_call(setting, operands); }});
+}
+
+}  // namespace pvtune

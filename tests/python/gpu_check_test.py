@@ -1,0 +1,243 @@
+"""gpu-check against a bundle of programs for the emulated device and stand-ins for NVIDIA's: what it records, what it
+tells, and what it makes of programs that fail, hang or are not there."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import unittest
+from pathlib import Path
+from typing import Any, Optional
+
+from support import ROOT, ProgramTest
+
+EMULATED = ROOT / "build" / "release" / "emulated" / "tests" / "cuda"
+QUICK = ("select_largest_test", "sum_of_squares_test")
+NVIDIA_SMI = """\
+#!/bin/bash
+[[ " $* " == *" -lms "* ]] && { echo 1700; echo 1800; exec sleep 60; }
+echo "NVIDIA Test GPU 80GB, 580.1, 9.0, 81559, 345, 2619, 1980, 2619, 700.00, [N/A]"
+"""
+SANITIZER = """\
+#!/bin/bash
+while [[ $1 == --* ]]; do [[ $1 == --tool ]] && tool=$2; shift 2; done
+if [[ $tool == racecheck ]]; then
+    echo "========= Error: race in $(basename "$1")"
+    echo "========= RACECHECK SUMMARY: 2 hazards displayed (2 errors, 0 warnings)"
+    exit 97
+fi
+echo "========= ERROR SUMMARY: 0 errors"
+"""
+PVTUNE = """\
+#!/bin/bash
+echo "words for a person"
+[[ " $* " == *" --device cuda "* ]] || exit 3
+case $1 in
+    bench) [[ $* == *7b* ]] && { echo "out of memory" >&2; exit 2; }; \
+        echo '{"precision": "bf16", "operations": [{"op": "rope", "seconds": 2e-4, "bytes": 4e8, "flops": 0,'\
+' "share_of_copy": 0.8, "share_of_gemm": 0}]}' ;;
+    eval) echo '{"perplexity": 24.1, "tokens_per_second": 12345.6}' ;;
+    tune) while (($#)); do [[ $1 == --out ]] && touch "$2"; shift; done; echo '{"seconds_per_step": 0.5}' ;;
+esac
+"""
+FAILING = """\
+#!/bin/bash
+report=${1#--gtest_output=json:}
+cat >"$report" <<END
+{"testsuites": [{"testsuite": [
+    {"classname": "CudaRope", "name": "Works", "result": "COMPLETED"},
+    {"classname": "CudaRope", "name": "Breaks", "result": "COMPLETED", "failures": [{"failure": "no"}]}]}]}
+END
+echo "expected 1, got 2"
+exit 1
+"""
+
+
+class GpuCheckTest(ProgramTest):
+    def setUp(self) -> None:
+        super().setUp()
+        self.bundle = self.folder / "bundle"
+        for name in ("bin", "lib", "baseline", "data", "path"):
+            (self.bundle / name).mkdir(parents=True)
+        manifest = {"commit": "0123456789abcdef", "uncommitted_changes": False, "built": "today",
+                    "cublas": "libcublasLt.so.13"}
+        (self.bundle / "manifest.json").write_text(json.dumps(manifest))
+        (self.bundle / "lib" / "libcublasLt.so.13").touch()
+        self.write("path/nvidia-smi", NVIDIA_SMI)
+
+    def write(self, name: str, text: str) -> None:
+        path = self.bundle / name
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def carry(self, *names: str) -> None:
+        for name in names:
+            program = EMULATED / name
+            if not program.exists():
+                self.skipTest(f"{program.relative_to(ROOT)} is not built")
+            shutil.copy(program, self.bundle / "bin" / name)
+
+    def command(self, *arguments: object) -> list[str]:
+        return [sys.executable, str(ROOT / "scripts" / "gpu_check.py"), "--bundle", str(self.bundle),
+                "--out", str(self.folder / "gpu.json"), *map(str, arguments)]
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PATH": f"{self.bundle / 'path'}:/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def check(self, *arguments: object, status: int = 0) -> str:
+        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, env=self.environment(),
+                              cwd=self.folder, timeout=300, check=False)
+        self.assertEqual(done.returncode, status, done.stdout + done.stderr)
+        self.assertNotIn("Traceback", done.stderr)
+        return done.stdout + done.stderr
+
+    def record(self) -> dict[str, Any]:
+        return json.loads((self.folder / "gpu.json").read_text(encoding="utf-8"))
+
+    def unit(self, step: str, name: Optional[str] = None) -> dict[str, Any]:
+        units = self.record()["steps"][step]["units"]
+        return units[name] if name else next(iter(units.values()))
+
+    def test_kernels_on_the_emulated_device(self) -> None:
+        self.carry("wrappers_test", *QUICK)
+        said = self.check("--steps", "conformance", "kernels")
+        self.assertIn("all tests passed", said)
+        self.assertEqual(self.record()["device"], {
+            "name": "NVIDIA Test GPU 80GB", "driver": "580.1", "compute_capability": "9.0", "memory_mib": 81559,
+            "clock_sm_mhz": 345, "clock_memory_mhz": 2619, "clock_sm_most_mhz": 1980, "clock_memory_most_mhz": 2619,
+            "power_limit_watts": 700.0, "ecc": None})
+        self.assertEqual(self.record()["commit"], "0123456789abcdef")
+        self.assertEqual(sorted(self.record()["steps"]["kernels"]["units"]), sorted(QUICK))
+        for name in QUICK:
+            unit = self.unit("kernels", name)
+            self.assertEqual((unit["outcome"], unit["failed"], unit["failures"]), ("passed", 0, []))
+            self.assertGreater(unit["passed"], 0)
+        self.assertGreater(self.unit("conformance")["passed"], 5)
+        self.assertRegex(said, r"\[2/3, 0:\d\d, 0:\d\d to go\] \w+: \d+ passed, 0 failed")
+
+    def test_a_test_that_fails_is_named_and_the_rest_still_runs(self) -> None:
+        self.write("bin/rope_test", FAILING)
+        self.write("bin/crash_test", "#!/bin/bash\nkill -SEGV $$\n")
+        self.write("bin/wrappers_test", "#!/bin/bash\nexit 0\n")  # no report
+        said = self.check("--steps", "conformance", "kernels", "parity", status=1)
+        self.assertIn("FAILED CudaRope.Breaks", said)
+        self.assertIn("FAILED kernels: ", said)
+        self.assertIn("FAILED parity: tune_test not run", said)
+        rope = self.unit("kernels", "rope_test")
+        self.assertEqual((rope["passed"], rope["failed"], rope["failures"]), (1, 1, ["CudaRope.Breaks"]))
+        self.assertIn("expected 1, got 2", rope["output"])
+        self.assertEqual(self.unit("kernels", "crash_test")["reason"], "ended by SIGSEGV")
+        self.assertEqual(self.unit("conformance")["outcome"], "failed")
+
+    def test_sanitizers(self) -> None:
+        for name in ("wrappers_test", "rope_test"):
+            self.write(f"bin/{name}", "#!/bin/bash\nexit 0\n")
+        self.write("path/compute-sanitizer", SANITIZER)
+        said = self.check("--steps", "sanitizer", status=1)
+        self.assertIn("FAILED sanitizer: racecheck", said)
+        self.assertEqual(self.unit("sanitizer", "memcheck rope_test")["errors"], 0)
+        raced = self.unit("sanitizer", "racecheck rope_test")
+        self.assertEqual((raced["outcome"], raced["errors"]), ("failed", 2))
+        self.assertIn("race in rope_test", raced["said"])
+        self.assertEqual(len(self.record()["steps"]["sanitizer"]["units"]), 6)
+
+    def test_what_is_missing_is_recorded_and_fails_nothing(self) -> None:
+        said = self.check("--steps", "sanitizer", "demo", "bench", "pytorch")
+        for step in ("sanitizer", "demo"):
+            self.assertEqual(self.record()["steps"][step]["outcome"], "not run")
+        if not list(Path("/usr/local").glob("cuda*/**/compute-sanitizer")):
+            self.assertIn("compute-sanitizer is not on this machine", said)
+        self.assertIn("data lacks model.h5, quantized.h5, tune.h5, eval.h5", said)
+        self.assertIn("bin/pvtune is not in the bundle", said)
+
+    def test_the_demo_and_the_benchmark(self) -> None:
+        self.write("bin/pvtune", PVTUNE)
+        for name in ("model", "quantized", "tune", "eval"):
+            (self.bundle / "data" / f"{name}.h5").touch()
+        self.check("--steps", "demo", "bench")
+        self.assertEqual(self.unit("demo", "tuned")["result"]["perplexity"], 24.1)
+        self.assertEqual(self.unit("demo", "tuning")["result"], {"seconds_per_step": 0.5})
+        self.assertEqual(self.record()["steps"]["demo"]["clock_sm_mhz"]["highest"], 1800)
+        self.assertEqual(self.unit("bench", "1b")["result"]["operations"][0]["op"], "rope")
+        self.assertIn("out of memory", self.unit("bench", "7b")["output"])
+
+    def test_a_record_is_added_to(self) -> None:
+        self.write("bin/pvtune", PVTUNE)
+        self.check("--steps", "bench")
+        self.check("--steps", "sanitizer")
+        self.assertEqual(set(self.record()["steps"]), {"bench", "sanitizer"})
+
+    def test_the_time_given(self) -> None:
+        self.write("bin/wrappers_test", "#!/bin/bash\nsleep 60\n")
+        self.write("bin/rope_test", "#!/bin/bash\nexit 0\n")
+        self.check("--steps", "conformance", "kernels", "--minutes", "0.05", status=1)
+        self.assertRegex(self.unit("conformance")["reason"], r"stopped after \d s")
+        self.assertEqual(self.unit("kernels")["reason"], "the time of --minutes is over")
+
+    def test_an_interrupted_check_leaves_what_it_had(self) -> None:
+        self.write("bin/pvtune", PVTUNE)
+        self.write("bin/wrappers_test", "#!/bin/bash\nsleep 60 & echo $! >\"${0%/*}/sleeper\"; wait\n")
+        sleeper = self.bundle / "bin" / "sleeper"
+        with subprocess.Popen(self.command("--steps", "conformance", "kernels"), env=self.environment(),
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as check:
+            deadline = time.monotonic() + 60
+            while not (sleeper.exists() and sleeper.read_text()) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            check.send_signal(signal.SIGTERM)
+            self.assertEqual(check.wait(timeout=60), 130)
+            self.assertEqual(check.stderr.read(), "gpu_check.py: interrupted\n")
+        self.assertEqual(self.record()["steps"].keys(), set())
+        state = Path(f"/proc/{sleeper.read_text().strip()}/stat")  # gone, or dead and not yet waited for
+        self.assertTrue(not state.exists() or state.read_text().split()[2] == "Z")
+
+    def test_no_device(self) -> None:
+        (self.bundle / "path" / "nvidia-smi").unlink()
+        if shutil.which("nvidia-smi", path="/usr/bin:/bin"):
+            self.skipTest("this machine has nvidia-smi")
+        said = self.check(status=2)
+        self.assertEqual(len(said.splitlines()), 1, said)
+        self.assertIn("no CUDA device here (nvidia-smi is not installed)", said)
+        self.assertFalse((self.folder / "gpu.json").exists())
+
+    def test_a_driver_without_a_device(self) -> None:
+        self.write("path/nvidia-smi", "#!/bin/bash\necho 'No devices were found'\nexit 6\n")
+        self.assertIn("no CUDA device here (nvidia-smi: No devices were found)", self.check(status=2))
+
+    def test_a_folder_that_is_no_bundle(self) -> None:
+        (self.bundle / "manifest.json").unlink()
+        self.assertIn("run `make gpu-bundle`", self.check(status=2))
+
+    def test_the_tables(self) -> None:
+        self.write("bin/pvtune", PVTUNE)
+        self.write("bin/wrappers_test", FAILING)
+        for name in ("model", "quantized", "tune", "eval"):
+            (self.bundle / "data" / f"{name}.h5").touch()
+        self.check("--steps", "conformance", "demo", "bench", status=1)
+        (self.folder / "results").mkdir()
+        shutil.copy(self.folder / "gpu.json", self.folder / "results" / "gpu-test.json")
+        page = self.folder / "results.md"
+        page.write_text("# Results\n\n## On GPUs\n\nnot yet measured\n\n## More\n\nwords\n")
+        self.succeed("gpu_table.py", "--page", page)
+        text = page.read_text()
+        self.assertNotIn("not yet measured", text)
+        self.assertTrue(text.startswith("# Results\n\n## On GPUs\n\n### NVIDIA Test GPU 80GB\n"), text)
+        self.assertTrue(text.endswith("\n\n## More\n\nwords\n"), text)
+        self.assertIn("| wrappers | failed | 1 | 1 | 1 |", text)
+        self.assertIn("| tuned | 24.10 | 12,346 |", text)
+        self.assertIn("| rope | 0.200 | 2,000 | 0.0 | 80 % |  |", text)
+        self.assertIn("[gpu-test.json](results/gpu-test.json)", text)
+        self.succeed("gpu_table.py", "--page", page)
+        self.assertEqual(page.read_text(), text)
+
+    def test_the_page_shows_what_was_recorded_and_nothing_else(self) -> None:
+        shutil.copy(ROOT / "docs" / "results.md", self.folder)
+        shutil.copytree(ROOT / "docs" / "results", self.folder / "results")
+        self.succeed("gpu_table.py", "--page", self.folder / "results.md")
+        self.assertEqual((self.folder / "results.md").read_text(), (ROOT / "docs" / "results.md").read_text())
+
+
+if __name__ == "__main__":
+    unittest.main()
