@@ -129,30 +129,34 @@ Model load_model(Backend& backend, const StoreReader& store, DType precision, st
     model.config = read_config(store);
     model.precision = precision;
     model.residency = residency;
-    Builder builder{backend,
-                    model,
-                    [&](Tensor tensor, const TensorSpec& spec) {
-                        if (!backend.arena().planning())
-                            upload_as(backend, tensor, read_dense(store, spec.name, spec.shape));
-                    },
-                    [&](Tensor tensor, const TensorSpec& spec) {
-                        if (!backend.arena().planning()) store_as(tensor, read_dense(store, spec.name, spec.shape));
-                    },
-                    [&](const TensorSpec& spec) {
-                        const StoreReader& from = matrices != nullptr ? *matrices : store;
-                        auto matrix = load_representation(backend, from, "/tensors/" + spec.name);
-                        if (matrix->rows() != spec.shape[0] || matrix->columns() != spec.shape[1]) {
-                            throw Error(from.path() + ": " + spec.name + " is " + std::to_string(matrix->rows()) +
-                                        " x " + std::to_string(matrix->columns()) + ", the config wants " +
-                                        std::to_string(spec.shape[0]) + " x " + std::to_string(spec.shape[1]));
-                        }
-                        return matrix;
-                    },
-                    [&](const TensorSpec& spec) {
-                        const std::string path = "/tensors/" + spec.name;
-                        return store.has(path) && store.is_group(path);
-                    },
-                    {}};
+    Builder builder{
+        backend,
+        model,
+        [&](Tensor tensor, const TensorSpec& spec) {
+            if (!backend.arena().planning()) upload_as(backend, tensor, read_dense(store, spec.name, spec.shape));
+        },
+        [&](Tensor tensor, const TensorSpec& spec) {
+            if (!backend.arena().planning()) store_as(tensor, read_dense(store, spec.name, spec.shape));
+        },
+        [&](const TensorSpec& spec) {
+            if (residency == Residency::streamed) {
+                throw Error(store.path() +
+                            ": is quantised, only dense weights can be offloaded: use --offload none or inputs");
+            }
+            const StoreReader& from = matrices != nullptr ? *matrices : store;
+            auto matrix = load_representation(backend, from, "/tensors/" + spec.name);
+            if (matrix->rows() != spec.shape[0] || matrix->columns() != spec.shape[1]) {
+                throw Error(from.path() + ": " + spec.name + " is " + std::to_string(matrix->rows()) + " x " +
+                            std::to_string(matrix->columns()) + ", the config wants " + std::to_string(spec.shape[0]) +
+                            " x " + std::to_string(spec.shape[1]));
+            }
+            return matrix;
+        },
+        [&](const TensorSpec& spec) {
+            const std::string path = "/tensors/" + spec.name;
+            return store.has(path) && store.is_group(path);
+        },
+        {}};
     builder.build();
     make_rotary_tables(backend, model, length);
     if (residency == Residency::all && !backend.arena().planning()) {

@@ -56,6 +56,10 @@ class Commands(CudaTest):
         cuda = self.result(run_cuda(*self.tune_arguments(outs[1]), "--json"))
         self.assertAlmostEqual(cuda["loss"] / cpu["loss"], 1, places=3)
         self.assertGreater(cuda["codes_changed"], 0)
+        offloaded = self.here / "offloaded.h5"
+        again = self.result(run_cuda(*self.tune_arguments(offloaded), "--offload", "all", "--activations", "recompute",
+                                     "--json"))
+        self.assertEqual(again["content_hash"], cuda["content_hash"])
         nll = [self.result(cli_test.run("eval", "--model", out, "--tokens", self.tokens, "--ctx", 16, "--windows", 2,
                                         "--json"))["nll"] for out in outs]
         self.assertAlmostEqual(nll[0], nll[1], places=2)
