@@ -152,10 +152,9 @@ bench-cpu: build ## time a tuning step and an evaluation against PyTorch, in one
 	@scripts/bench_cpu.sh
 
 .PHONY: gpu-bundle
-gpu-bundle: $(SETUP) ## a folder and a .tar.gz that check pvtune on another machine with a GPU; CARRY_CUBLAS=1, CARRY_DEMO=1
+gpu-bundle: $(SETUP) ## a folder and a .tar.xz that check pvtune on another machine with a GPU; CARRY_CUBLAS=1, CARRY_DEMO=1
 	@if [[ ! -x "$(NVCC)" ]]; then echo "gpu-bundle: no nvcc on PATH and none under CUDA_HOME: install the CUDA toolkit" >&2; exit 2; fi
 	@$(MAKE) VARIANT=device CUDA=1 -j$(JOBS) gpu-bundle-folder
-	@$(if $(CARRY_CUBLAS)$(CARRY_DEMO),,tar -C build -czf build/gpu-bundle.tar.gz gpu-bundle && ls -sh build/gpu-bundle.tar.gz)
 
 .PHONY: gpu-bundle-folder
 gpu-bundle-folder: $(BINARY) $(DEVICE_TESTS)
@@ -185,7 +184,7 @@ lint: ## check the format of the C++ sources
 
 .PHONY: clean
 clean: ## remove what was built (the Python environment stays)
-	rm -rf build/release build/sanitize build/race build/nvcc build/fuzz build/device build/gpu-bundle build/gpu-bundle.tar.gz \
+	rm -rf build/release build/sanitize build/race build/nvcc build/fuzz build/device build/gpu-bundle build/gpu-bundle.tar.xz \
 	    build/pvtune
 
 $(OUT)/libpvtune.a: $(LIBRARY_OBJECTS)

@@ -55,17 +55,21 @@ def demo_table(step: dict[str, Any]) -> list[str]:
 
 
 def bench_table(shape: str, figures: dict[str, Any]) -> list[str]:
-    def share(entry: dict[str, Any], key: str) -> str:
-        return f"{100 * entry[key]:.0f} %" if entry.get(key) else ""
-
     rows = []
-    for entry in figures.get("operations", []):
-        name = entry["op"] + (f" ({entry['version']})" if entry.get("version") else "")
-        rows.append([name, f"{entry['seconds'] * 1e3:.3f}", f"{entry['bytes'] / entry['seconds'] / 1e9:,.0f}",
-                     f"{entry['flops'] / entry['seconds'] / 1e12:,.1f}", share(entry, "share_of_copy"),
-                     share(entry, "share_of_gemm")])
-    header = [f"shape {shape}, {figures.get('precision', '')}", "ms", "GB/s", "TFLOP/s", "of copy", "of product"]
-    return table(header, rows) if rows else []
+    for entry in figures.get("entries", []):
+        name = entry["op"] + (f" ({entry['version']})" if entry["version"] else "")
+        if "skipped" in entry:
+            rows.append([f"{name}: {entry['skipped']}", "", "", "", "", ""])
+        else:
+            rows.append([name, f"{entry['seconds'] * 1e3:.3f}", f"{entry['bytes_per_second'] / 1e9:,.0f}",
+                         f"{entry['flops_per_second'] / 1e12:,.1f}", f"{100 * entry['share']:.0f} %", entry["limit"]])
+    if not rows:
+        return []
+    limits = figures["limits"]
+    words = (f"Limits in this run: copy {limits['copy_bytes_per_second'] / 1e9:,.0f} GB/s, GEMM "
+             f"{limits['gemm_flops_per_second'] / 1e12:,.0f} TFLOP/s.")
+    header = [f"shape {shape}, {figures['precision']}", "ms", "GB/s", "TFLOP/s", "share", "of"]
+    return [*table(header, rows), "", words]
 
 
 def pytorch_table(figures: dict[str, Any]) -> list[str]:

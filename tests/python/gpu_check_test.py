@@ -36,13 +36,17 @@ PVTUNE = """\
 echo "words for a person"
 [[ " $* " == *" --device cuda "* ]] || exit 3
 case $1 in
-    bench) [[ $* == *7b* ]] && { echo "out of memory" >&2; exit 2; }; \
-        echo '{"precision": "bf16", "operations": [{"op": "rope", "seconds": 2e-4, "bytes": 4e8, "flops": 0,'\
-' "share_of_copy": 0.8, "share_of_gemm": 0}]}' ;;
+    bench) [[ $* == *7b* ]] && { echo "out of memory" >&2; exit 2; }
+        cat "${0%/*}/bench.json" ;;
     eval) echo '{"perplexity": 24.1, "tokens_per_second": 12345.6}' ;;
     tune) while (($#)); do [[ $1 == --out ]] && touch "$2"; shift; done; echo '{"seconds_per_step": 0.5}' ;;
 esac
 """
+BENCH = {"pvtune_bench": 1, "precision": "bf16",
+         "limits": {"copy_bytes_per_second": 3e12, "gemm_flops_per_second": 7e14},
+         "entries": [{"op": "rope", "version": "", "seconds": 2e-4, "bytes_per_second": 2.4e12, "flops_per_second": 0,
+                      "share": 0.8, "limit": "copy"},
+                     {"op": "loss", "version": "plain", "skipped": "too large"}]}
 FAILING = """\
 #!/bin/bash
 report=${1#--gtest_output=json:}
@@ -79,6 +83,10 @@ class GpuCheckTest(ProgramTest):
             if not program.exists():
                 self.skipTest(f"{program.relative_to(ROOT)} is not built")
             shutil.copy(program, self.bundle / "bin" / name)
+
+    def carry_pvtune(self) -> None:
+        self.write("bin/pvtune", PVTUNE)
+        self.write("bin/bench.json", json.dumps(BENCH) + "\n")
 
     def command(self, *arguments: object) -> list[str]:
         return [sys.executable, str(ROOT / "scripts" / "gpu_check.py"), "--bundle", str(self.bundle),
@@ -154,18 +162,18 @@ class GpuCheckTest(ProgramTest):
         self.assertIn("bin/pvtune is not in the bundle", said)
 
     def test_the_demo_and_the_benchmark(self) -> None:
-        self.write("bin/pvtune", PVTUNE)
+        self.carry_pvtune()
         for name in ("model", "quantized", "tune", "eval"):
             (self.bundle / "data" / f"{name}.h5").touch()
         self.check("--steps", "demo", "bench")
         self.assertEqual(self.unit("demo", "tuned")["result"]["perplexity"], 24.1)
         self.assertEqual(self.unit("demo", "tuning")["result"], {"seconds_per_step": 0.5})
         self.assertEqual(self.record()["steps"]["demo"]["clock_sm_mhz"]["highest"], 1800)
-        self.assertEqual(self.unit("bench", "1b")["result"]["operations"][0]["op"], "rope")
+        self.assertEqual(self.unit("bench", "1b")["result"], BENCH)
         self.assertIn("out of memory", self.unit("bench", "7b")["output"])
 
     def test_a_record_is_added_to(self) -> None:
-        self.write("bin/pvtune", PVTUNE)
+        self.carry_pvtune()
         self.check("--steps", "bench")
         self.check("--steps", "sanitizer")
         self.assertEqual(set(self.record()["steps"]), {"bench", "sanitizer"})
@@ -178,7 +186,7 @@ class GpuCheckTest(ProgramTest):
         self.assertEqual(self.unit("kernels")["reason"], "the time of --minutes is over")
 
     def test_an_interrupted_check_leaves_what_it_had(self) -> None:
-        self.write("bin/pvtune", PVTUNE)
+        self.carry_pvtune()
         self.write("bin/wrappers_test", "#!/bin/bash\nsleep 60 & echo $! >\"${0%/*}/sleeper\"; wait\n")
         sleeper = self.bundle / "bin" / "sleeper"
         with subprocess.Popen(self.command("--steps", "conformance", "kernels"), env=self.environment(),
@@ -211,7 +219,7 @@ class GpuCheckTest(ProgramTest):
         self.assertIn("run `make gpu-bundle`", self.check(status=2))
 
     def test_the_tables(self) -> None:
-        self.write("bin/pvtune", PVTUNE)
+        self.carry_pvtune()
         self.write("bin/wrappers_test", FAILING)
         for name in ("model", "quantized", "tune", "eval"):
             (self.bundle / "data" / f"{name}.h5").touch()
@@ -227,7 +235,9 @@ class GpuCheckTest(ProgramTest):
         self.assertTrue(text.endswith("\n\n## More\n\nwords\n"), text)
         self.assertIn("| wrappers | failed | 1 | 1 | 1 |", text)
         self.assertIn("| tuned | 24.10 | 12,346 |", text)
-        self.assertIn("| rope | 0.200 | 2,000 | 0.0 | 80 % |  |", text)
+        self.assertIn("| rope | 0.200 | 2,400 | 0.0 | 80 % | copy |", text)
+        self.assertIn("| loss (plain): too large |", text)
+        self.assertIn("Limits in this run: copy 3,000 GB/s, GEMM 700 TFLOP/s.", text)
         self.assertIn("[gpu-test.json](results/gpu-test.json)", text)
         self.succeed("gpu_table.py", "--page", page)
         self.assertEqual(page.read_text(), text)
