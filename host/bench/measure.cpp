@@ -43,8 +43,8 @@ double copy_rate(const BenchSetting& setting, Operands& operands, bool counting)
     return bytes_of({from, to}) / least;
 }
 
-/// The best rate of square products from small to large: the largest that takes no longer than a moment is reached on
-/// fast devices only.
+/// The best rate of square products, each twice the side of the one before, up to the first that takes longer than a
+/// moment: fast devices need large ones.
 double product_rate(const BenchSetting& setting, Operands& operands, DType dtype, bool counting) {
     constexpr std::int64_t smallest = 256;
     const std::int64_t largest = setting.on_cpu ? 2048 : 8192;
@@ -52,13 +52,13 @@ double product_rate(const BenchSetting& setting, Operands& operands, DType dtype
     const Tensor right = operands.random(dtype, {largest, largest});
     const Tensor result = operands.fresh(dtype, {largest, largest});
     double best = 0;
-    constexpr double moment = 0.1;
+    constexpr double moment = 0.1, seconds = 0.3;
     double least = 0;
     for (std::int64_t side = smallest; side <= largest && !counting && least < moment; side *= 2) {
         const auto square = [&](Tensor whole) { return Tensor(whole.data, dtype, {side, side}); };
         least = least_seconds(
             *setting.backend, [&] { setting.ops().linear_forward(square(result), square(left), square(right), {}); },
-            moment);
+            seconds);
         best = std::max(best, 2 * static_cast<double>(side * side * side) / least);
     }
     return best;

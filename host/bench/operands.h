@@ -17,6 +17,7 @@ public:
     /// What was cut so far is free again; bytes() is the most that was in use.
     void reset() { used_ = 0; }
     std::int64_t bytes() const { return most_; }
+    std::int64_t in_use() const { return used_; }
     bool counting() const { return backend_ == nullptr; }
 
     using Extents = std::initializer_list<std::int64_t>;

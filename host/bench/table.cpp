@@ -16,8 +16,8 @@ std::string shape_line(const BenchShape& s) {
 }
 
 std::string heading(const EarlierRun* earlier) {
-    return format("  %-31s %10s %10s %9s %8s %8s %6s  %-8s%s\n", "op", "median ms", "fastest", "moved", "GB/s",
-                  "TFLOP/s", "share", "limit", earlier == nullptr ? "" : "  ratio");
+    return format("  %-31s %10s %10s %9s %8s %8s %6s  %s\n", "op", "median ms", "fastest", "moved", "GB/s", "TFLOP/s",
+                  "share", earlier == nullptr ? "limit" : "limit     ratio");
 }
 
 std::string row(const BenchResult& r, const BenchRun& run, const EarlierRun* earlier) {

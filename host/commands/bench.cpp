@@ -32,6 +32,7 @@ struct PlannedEntry {
     BenchSetting setting;
     BenchEntry entry;
     std::int64_t bytes = 0;
+    double flops = 0;
 };
 
 std::vector<PlannedEntry> plan_entries(Backend& backend, const CommonOptions& common, const BenchOptions& options) {
@@ -45,8 +46,8 @@ std::vector<PlannedEntry> plan_entries(Backend& backend, const CommonOptions& co
         for (BenchEntry& entry : bench_registry(setting)) {
             if (entry.name().find(options.filter) == std::string::npos) continue;
             Operands counting;
-            entry.make(counting);
-            planned.push_back({setting, std::move(entry), counting.bytes()});
+            const BenchCall call = entry.make(counting);
+            planned.push_back({setting, std::move(entry), counting.bytes(), call.flops});
         }
     }
     if (planned.empty())
@@ -119,6 +120,7 @@ void run(const CommonOptions& common, const BenchOptions& options) {
     plan.memory = {{"written between runs", flushed},
                    {"operands of the largest entry", pool_bytes(planned, counting.bytes(), room)},
                    {"random numbers", Operands::noise_bytes}};
+    for (const PlannedEntry& entry : planned) plan.flops += entry.flops;  // of one call each
     if (common.dry_run) {
         if (!common.json) print_list(planned);
         return print_plan(*backend, plan, common.json);

@@ -67,11 +67,9 @@ class Results(Bench):
         return result
 
     def test_cpu(self) -> None:
-        for precision in ("f32", "bf16"):
-            result = self.check_every_entry("cpu", precision)
-            names = {(entry["op"], entry["version"]) for entry in result["entries"]}
-            self.assertIn(("linear_forward_one_token", "onednn"), names)
-            self.assertIn(("attention_backward", ""), names)
+        result = self.check_every_entry("cpu", "bf16")
+        names = {(entry["op"], entry["version"]) for entry in result["entries"]}
+        self.assertLessEqual({("linear_forward_one_token", "onednn"), ("attention_backward", "")}, names)
 
     def test_emulated_device(self) -> None:
         result = self.check_every_entry("cuda", "bf16")
@@ -96,12 +94,12 @@ class Results(Bench):
             self.assertIn("operands of the largest entry", done.stdout)
 
     def test_what_does_not_fit_is_skipped(self) -> None:
-        # 560 MiB less the 512 MiB that the backend keeps free: enough for the limits at no more than f32 and 8192.
-        table, result = self.succeed("cuda", "--op", "add", "--shape", TINY, TINY + ",tokens=4000000",
+        large = TINY + ",tokens=8000000"
+        table, result = self.succeed("cuda", "--op", "add", "--shape", TINY, large,
                                      PVTUNE_EMULATED_MEMORY=str(2 << 30))
         entries = {entry["shape"]: entry for entry in result["entries"] if entry["op"] == "add"}
         self.assertNotIn("skipped", entries[TINY])
-        self.assertIn("needs", entries[TINY + ",tokens=4000000"].get("skipped", ""))
+        self.assertIn("needs", entries[large].get("skipped", ""))
         self.assertIn("skipped: needs", table)
 
 
