@@ -343,7 +343,8 @@ __global__ void __launch_bounds__(Tiles::threads) attention_d_q_kernel(bf16* d_q
     for (unsigned i = 0; i < Tiles::d_q_numbers / 2; ++i) {
         const unsigned row = first_row + i / eights * 8;
         const float inverse = inverse_units[row];
-        const float unit = inverse == 0.0F ? 0.0F : a.scale / inverse;
+        const int exponent = __float_as_int(inverse) >> 23;  // of a power of 2, biased
+        const float unit = inverse > 0.0F ? a.scale * __int_as_float((254 - exponent) << 23) : inverse;
         const int low = from[2 * i * Tiles::threads];
         const int high = from[(2 * i + 1) * Tiles::threads];
         reinterpret_cast<std::uint32_t*>(tile.at(row, first_chunk + i % eights))[lane % 4] =

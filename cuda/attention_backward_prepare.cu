@@ -16,7 +16,47 @@ struct PrepareArguments {
     int sequences, length, heads, kv_heads, head_dim, padded_length;
 };
 
-/// The sum over `lanes` neighbours, a power of 2.
+/// Rows of one head that a block reads: each by `lanes` threads, a power of 2, with 8 elements a thread.
+template <int lanes>
+struct BlockRows {
+    static constexpr int at_once = threads / lanes;
+    /// Rows of which a thread has both loads under way at once.
+    static constexpr int batch = rows_a_block / at_once < 4 ? rows_a_block / at_once : 4;
+    static constexpr int batches = rows_a_block / at_once / batch;
+    static_assert(rows_a_block % (at_once * batch) == 0);
+
+    int sequence, head, heads, first, length, head_dim;
+
+    __device__ int row(int which_batch, int i) const {
+        return first + (which_batch * batch + i) * at_once + static_cast<int>(threadIdx.x) / lanes;
+    }
+    __device__ static int column() { return static_cast<int>(threadIdx.x) % lanes * lanes_of<bf16>; }
+
+    /// Elements of tensors a and b [tokens, heads, head_dim]: zero beyond the sequence and beyond head_dim, where the
+    /// last ones are read again, for a branch would make each load wait for the one before it.
+    __device__ void load(float (&a_elements)[batch][lanes_of<bf16>], float (&b_elements)[batch][lanes_of<bf16>],
+                         const bf16* a, const bf16* b, int which_batch) const {
+#pragma unroll
+        for (int i = 0; i < batch; ++i) {
+            const std::int64_t token =
+                static_cast<std::int64_t>(sequence) * length + min(row(which_batch, i), length - 1);
+            const std::int64_t at = (token * heads + head) * head_dim + min(column(), head_dim - lanes_of<bf16>);
+            load_lanes(a_elements[i], a + at);
+            load_lanes(b_elements[i], b + at);
+        }
+#pragma unroll
+        for (int i = 0; i < batch; ++i) {
+            const bool inside = row(which_batch, i) < length && column() < head_dim;
+#pragma unroll
+            for (int e = 0; e < lanes_of<bf16>; ++e) {
+                a_elements[i][e] = inside ? a_elements[i][e] : 0.0F;
+                b_elements[i][e] = inside ? b_elements[i][e] : 0.0F;
+            }
+        }
+    }
+};
+
+/// The sum over `lanes` neighbours.
 template <int lanes>
 __device__ inline float group_sum(float value) {
 #pragma unroll
@@ -24,52 +64,50 @@ __device__ inline float group_sum(float value) {
     return value;
 }
 
-/// The length of the vector that `lanes` neighbours hold, for elements of any magnitude: their squares may not be f32.
+/// The length of the vector that `lanes` neighbours hold, for elements of any magnitude: they are squared relative to
+/// the power of 2 below the largest, for their own squares may not be f32.
 template <int lanes>
 __device__ inline float group_length(const float (&elements)[lanes_of<bf16>]) {
-    float largest = 0x1p-100F;
+    float largest = 0;
 #pragma unroll
     for (int e = 0; e < lanes_of<bf16>; ++e) largest = fmaxf(largest, fabsf(elements[e]));
 #pragma unroll
     for (int offset = lanes / 2; offset > 0; offset /= 2) {
         largest = fmaxf(largest, __shfl_xor_sync(whole_warp, largest, offset));
     }
-    const float inverse = 1.0F / largest;
+    // Biased exponents for which the power and its inverse are normal numbers.
+    const int exponent = min(max(__float_as_int(largest) >> 23, 1), 253);
+    const float inverse = __int_as_float((254 - exponent) << 23);
     float squares = 0;
 #pragma unroll
     for (int e = 0; e < lanes_of<bf16>; ++e) {
         squares = fmaf(elements[e] * inverse, elements[e] * inverse, squares);
     }
-    return sqrtf(group_sum<lanes>(squares)) * largest;
+    return sqrtf(group_sum<lanes>(squares)) * __int_as_float(exponent << 23);
 }
 
 /// As an integer, so that a NaN, of either sign, is larger than every number.
 __device__ inline int magnitude_bits(float value) { return __float_as_int(value) & 0x7fffffff; }
 
-/// A row has `lanes` threads, each with 8 elements of it.
 template <int lanes>
 __global__ void __launch_bounds__(threads)
     attention_bounds_kernel(int* bounds, const bf16* k, const bf16* v, PrepareArguments a) {
     const int blocks = (a.length + rows_a_block - 1) / rows_a_block;
     const int head = static_cast<int>(blockIdx.x) / blocks;
     const int first = static_cast<int>(blockIdx.x) % blocks * rows_a_block;
-    const int column = static_cast<int>(threadIdx.x) % lanes * lanes_of<bf16>;
-    const std::int64_t sequence_row = static_cast<std::int64_t>(head / a.kv_heads) * a.length;
+    const BlockRows<lanes> rows{head / a.kv_heads, head % a.kv_heads, a.kv_heads, first, a.length, a.head_dim};
     int largest_value = 0;
     int largest_key = 0;
-#pragma unroll 4
-    for (int i = 0; i < rows_a_block * lanes / threads; ++i) {
-        const int row = first + i * (threads / lanes) + static_cast<int>(threadIdx.x) / lanes;
-        float keys[lanes_of<bf16>] = {};
-        float values[lanes_of<bf16>] = {};
-        if (row < a.length && column < a.head_dim) {
-            const std::int64_t at = ((sequence_row + row) * a.kv_heads + head % a.kv_heads) * a.head_dim + column;
-            load_lanes(keys, k + at);
-            load_lanes(values, v + at);
-        }
+    for (int batch = 0; batch < rows.batches; ++batch) {
+        float keys[rows.batch][lanes_of<bf16>];
+        float values[rows.batch][lanes_of<bf16>];
+        rows.load(keys, values, k, v, batch);
 #pragma unroll
-        for (int e = 0; e < lanes_of<bf16>; ++e) largest_key = max(largest_key, magnitude_bits(keys[e]));
-        largest_value = max(largest_value, magnitude_bits(group_length<lanes>(values)));
+        for (int i = 0; i < rows.batch; ++i) {
+#pragma unroll
+            for (int e = 0; e < lanes_of<bf16>; ++e) largest_key = max(largest_key, magnitude_bits(keys[i][e]));
+            largest_value = max(largest_value, magnitude_bits(group_length<lanes>(values[i])));
+        }
     }
     for (int offset = warp_size / 2; offset > 0; offset /= 2) {
         largest_value = max(largest_value, __shfl_xor_sync(whole_warp, largest_value, offset));
@@ -95,41 +133,42 @@ __global__ void __launch_bounds__(threads)
     const int blocks = a.padded_length / rows_a_block;
     const int head = static_cast<int>(blockIdx.x) / blocks;
     const int first = static_cast<int>(blockIdx.x) % blocks * rows_a_block;
-    const int column = static_cast<int>(threadIdx.x) % lanes * lanes_of<bf16>;
     const int sequence = head / a.heads;
     const int kv_head = sequence * a.kv_heads + head % a.heads / (a.heads / a.kv_heads);
-    const std::int64_t rows = static_cast<std::int64_t>(a.sequences) * a.heads * a.padded_length;
+    const BlockRows<lanes> rows{sequence, head % a.heads, a.heads, first, a.length, a.head_dim};
+    const std::int64_t stride = static_cast<std::int64_t>(a.sequences) * a.heads * a.padded_length;
+    const float* const log_sums =
+        log_sum_exp + (static_cast<std::int64_t>(head % a.heads) * a.sequences + sequence) * a.length;
     const float key_bound = 2.0F * __int_as_float(bounds[2 * kv_head]) * __int_as_float(bounds[2 * kv_head + 1]);
-#pragma unroll 4
-    for (int i = 0; i < rows_a_block * lanes / threads; ++i) {
-        const int row = first + i * (threads / lanes) + static_cast<int>(threadIdx.x) / lanes;
-        float gradients[lanes_of<bf16>] = {};
-        float results[lanes_of<bf16>] = {};
-        if (row < a.length && column < a.head_dim) {
-            const std::int64_t token = static_cast<std::int64_t>(sequence) * a.length + row;
-            const std::int64_t at = (token * a.heads + head % a.heads) * a.head_dim + column;
-            load_lanes(gradients, d_out + at);
-            load_lanes(results, out + at);
-        }
-        float delta = 0;
+    for (int batch = 0; batch < rows.batches; ++batch) {
+        float gradients[rows.batch][lanes_of<bf16>];
+        float results[rows.batch][lanes_of<bf16>];
+        float shifts[rows.batch];
 #pragma unroll
-        for (int e = 0; e < lanes_of<bf16>; ++e) delta = fmaf(gradients[e], results[e], delta);
-        delta = group_sum<lanes>(delta);
-        const float gradient_length = group_length<lanes>(gradients);
-        if (column != 0) continue;
-        float* const to = statistics + static_cast<std::int64_t>(head) * a.padded_length + row;
-        const std::int64_t log_sum =
-            (static_cast<std::int64_t>(head % a.heads) * a.sequences + sequence) * a.length + row;
-        to[shift_statistic * rows] = row < a.length ? -log_sum_exp[log_sum] * log2_e : -INFINITY;
-        to[delta_statistic * rows] = -delta;
-        to[unit_statistic * rows] = inverse_unit(gradient_length * key_bound);
+        for (int i = 0; i < rows.batch; ++i) {
+            const float log_sum = log_sums[min(rows.row(batch, i), a.length - 1)];
+            shifts[i] = rows.row(batch, i) < a.length ? -log_sum * log2_e : -INFINITY;
+        }
+        rows.load(gradients, results, d_out, out, batch);
+#pragma unroll
+        for (int i = 0; i < rows.batch; ++i) {
+            float delta = 0;
+#pragma unroll
+            for (int e = 0; e < lanes_of<bf16>; ++e) delta = fmaf(gradients[i][e], results[i][e], delta);
+            delta = group_sum<lanes>(delta);
+            const float gradient_length = group_length<lanes>(gradients[i]);
+            if (rows.column() != 0) continue;
+            float* const to = statistics + static_cast<std::int64_t>(head) * a.padded_length + rows.row(batch, i);
+            to[shift_statistic * stride] = shifts[i];
+            to[delta_statistic * stride] = -delta;
+            to[unit_statistic * stride] = inverse_unit(gradient_length * key_bound);
+        }
     }
 }
 
 template <int lanes>
 void prepare(const BackwardWorkspace& workspace, const bf16* d_out, const bf16* out, const float* log_sum_exp,
              const bf16* k, const bf16* v, const PrepareArguments& a, Stream stream) {
-    static_assert(rows_a_block * lanes % threads == 0);
     const auto key_blocks = static_cast<unsigned>(ceil_divide(a.length, rows_a_block) * a.sequences * a.kv_heads);
     const auto query_blocks = static_cast<unsigned>(a.padded_length / rows_a_block * a.sequences * a.heads);
     launch(attention_bounds_kernel<lanes>, key_blocks, threads, 0, stream, workspace.bounds, k, v, a);

@@ -74,19 +74,20 @@ struct RowLanes {
         const int lane = static_cast<int>(threadIdx.x) % lanes;
         return in_vectors ? lane * elements_a_lane + element : lane + element * warp_size;
     }
+    /// Where a row ends before the warp does, lanes read its last elements again: a branch would let a lane wait for
+    /// each of its loads in turn. Queries are zero there, and no result is stored.
     __device__ static void load(float (&elements)[elements_a_lane], const T* row, int head_dim) {
         if constexpr (in_vectors) {
-            if (column(0) < head_dim) {
-                load_lanes(elements, row + column(0));
-                return;
-            }
-            for (float& element : elements) element = 0;
+            load_lanes(elements, row + min(column(0), head_dim - elements_a_lane));
         } else {
 #pragma unroll
-            for (int e = 0; e < elements_a_lane; ++e) {
-                elements[e] = column(e) < head_dim ? to_float(row[column(e)]) : 0.0F;
-            }
+            for (int e = 0; e < elements_a_lane; ++e) elements[e] = to_float(row[min(column(e), head_dim - 1)]);
         }
+    }
+    __device__ static void load_query(float (&elements)[elements_a_lane], const T* row, int head_dim) {
+        load(elements, row, head_dim);
+#pragma unroll
+        for (int e = 0; e < elements_a_lane; ++e) elements[e] = column(e) < head_dim ? elements[e] : 0.0F;
     }
 };
 
@@ -142,6 +143,7 @@ __global__ void __launch_bounds__(threads) attention_decode_kernel(DecodeArgumen
             const int row = min(base + i * rows_at_once + own_row, rows - 1);
             Lanes::load(elements[i], from + offset + row * stride, a.head_dim);
         }
+        __syncwarp();  // the compiler must not put off a load until the rows before it are used
     };
 
     {
@@ -149,7 +151,7 @@ __global__ void __launch_bounds__(threads) attention_decode_kernel(DecodeArgumen
 #pragma unroll
         for (int h = 0; h < query_heads; ++h) {
             const int head = first_head + min(h, present_heads - 1);
-            Lanes::load(queries[h], a.q + static_cast<std::int64_t>(head) * a.head_dim, a.head_dim);
+            Lanes::load_query(queries[h], a.q + static_cast<std::int64_t>(head) * a.head_dim, a.head_dim);
         }
         for (int base = 0; base < rows; base += rows_in_flight * rows_at_once) {
             float keys[rows_in_flight][elements_a_lane];
@@ -194,10 +196,9 @@ __global__ void __launch_bounds__(threads) attention_decode_kernel(DecodeArgumen
 #pragma unroll
         for (int i = 0; i < rows_in_flight; ++i) {
             const int row = base + i * rows_at_once + own_row;
-            if (row >= rows) continue;
 #pragma unroll
             for (int h = 0; h < query_heads; ++h) {
-                const float weight = weights[h * a.cut.rows + row];
+                const float weight = row < rows ? weights[h * a.cut.rows + row] : 0.0F;
 #pragma unroll
                 for (int e = 0; e < elements_a_lane; ++e) results[h][e] = fmaf(weight, values[i][e], results[h][e]);
             }

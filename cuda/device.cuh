@@ -3,7 +3,7 @@
 // What a kernel file includes first. nvcc compiles it for the device; g++ compiles the same file against
 // tests/emulation/cuda_on_cpu.h, which executes the CUDA model on the CPU (docs/kernels.md). So that both can:
 // kernels start through launch() only, dynamic shared memory comes from dynamic_shared() only, and PTX stays in
-// async_copy.cuh and mma.cuh.
+// async_copy.cuh, fast_math.cuh and mma.cuh.
 
 #include "cuda/runtime.h"
 #include "io/dtype.h"
