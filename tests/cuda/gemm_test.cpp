@@ -44,7 +44,7 @@ protected:
         const DeviceTensor result(before);
         const auto at = [&](const DeviceTensor& tensor) {
             const Tensor view = tensor.tensor();
-            return view.as<std::byte>() + offset * view.bytes() / view.elements();
+            return view.data + offset * view.bytes() / view.elements();
         };
         gemm_.run({m, n, k, dtype, at(device_left), left_transposed, at(device_right), right_transposed, result_dtype,
                    at(result), accumulate},

@@ -164,10 +164,10 @@ public:
     Ops& ops() override { return ops_; }
     Arena& arena() override { return *arena_; }
     void upload(Tensor to, const void* from) override {
-        std::memcpy(to.data, from, static_cast<std::size_t>(to.bytes()));
+        if (to.elements() > 0) std::memcpy(to.data, from, static_cast<std::size_t>(to.bytes()));
     }
     void download(void* to, Tensor from) override {
-        std::memcpy(to, from.data, static_cast<std::size_t>(from.bytes()));
+        if (from.elements() > 0) std::memcpy(to, from.data, static_cast<std::size_t>(from.bytes()));
     }
     Arena& host_arena() override { return *host_arena_; }
     Copy start_upload(Tensor device, Tensor host) override {
