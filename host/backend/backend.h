@@ -37,8 +37,8 @@ public:
     /// Waits for everything that was launched.
     virtual void synchronize() = 0;
 
-    /// From here on the device's time belongs to this phase (0, 1, ...).
-    virtual void enter_phase(int phase) = 0;
+    /// From here on the device's time belongs to this phase (0, 1, ...); profilers show its name.
+    virtual void enter_phase(int phase, const char* name) = 0;
     /// Waits for everything; seconds that each of `count` phases took since the last call, and no phase from here on.
     virtual std::vector<double> end_phases(int count) = 0;
 

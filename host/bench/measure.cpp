@@ -13,7 +13,7 @@ using Clock = std::chrono::steady_clock;
 
 /// Device seconds of what `run` launches.
 double seconds_of(Backend& backend, const std::function<void()>& run) {
-    backend.enter_phase(0);
+    backend.enter_phase(0, "bench");
     run();
     return backend.end_phases(1).front();
 }

@@ -97,6 +97,8 @@ int run_guarded(int (*program)(int, char**), int argc, char** argv) {
     } catch (const cuda::CudaError& error) {
         return fail(status_user,
                     std::string(error.what()) + "; a tuning run goes on from its last checkpoint with --resume");
+    } catch (const std::invalid_argument& error) {  // of the launchers in cuda/kernels.h
+        return fail(status_user, std::string(error.what()) + ": no kernel covers this: use --device cpu");
     } catch (const dnnl::error& error) {
         if (error.status == dnnl_out_of_memory)
             return fail(status_user, "out of memory in oneDNN: use a smaller --ctx");

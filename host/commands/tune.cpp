@@ -35,6 +35,9 @@ struct TuneOptions {
     bool offloads(const char* what) const { return offload == what || offload == "all"; }
 };
 
+/// Candidates that the device's beam search keeps in registers (cuda/assign_additive.cu).
+constexpr int most_device_beam = 8;
+
 Activations parse_activations(const std::string& name) {
     if (name == "keep") return Activations::keep;
     return name == "recompute" ? Activations::recompute : Activations::automatic;
@@ -189,6 +192,13 @@ void run(const CommonOptions& common, TuneOptions options) {
     options.settings.seed = common.seed;
     const Inputs inputs = open_inputs(options);
     if (!inputs.text.warning.empty()) message(common, "warning: " + inputs.text.warning);
+    if (common.device == "cuda" && options.settings.beam > most_device_beam) {
+        throw Error("--beam " + std::to_string(options.settings.beam) + ": the device searches with at most " +
+                    std::to_string(most_device_beam) + ": use a smaller one, or --device cpu");
+    }
+    if (common.device == "cpu" && options.offload != "none") {
+        throw Error("--offload " + options.offload + ": the CPU computes in host memory: use it with --device cuda");
+    }
     const auto backend = make_backend(common, common.dry_run);
     const Plan plan = make_plan(common, options, inputs);
     if (common.dry_run) return print_plan(*backend, plan, common.json);

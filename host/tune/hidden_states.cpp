@@ -34,6 +34,8 @@ void HiddenStates::written(std::int64_t micro, std::int64_t layer) {
 
 void HiddenStates::fetch(std::int64_t layer) {
     if (!offload_) return;
+    // What was last written into these slots may still be leaving them.
+    begin_layer(layer);
     for (std::int64_t i = layer; i < static_cast<std::int64_t>(host_.size()); i += layers_ + 1) {
         coming_[static_cast<std::size_t>(layer % 2)] =
             backend_->start_upload(at(i / (layers_ + 1), layer), host_[static_cast<std::size_t>(i)]);

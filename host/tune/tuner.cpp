@@ -303,16 +303,16 @@ void Tuner::update_block(std::int64_t i, double factor) {
         Matrix& matrix = student_.blocks[static_cast<std::size_t>(i)].matrices[j];
         MatrixState& state = block.matrices[j];
         if (!matrix.quantized) continue;
-        backend_.enter_phase(p_phase);
+        backend_.enter_phase(p_phase, "P step");
         std::vector<Tensor> gradients;
         for (const TrainedParameter& parameter : state.continuous) gradients.push_back(parameter.gradient);
         matrix.quantized->backward(backend_.ops(), gradients, gradients_.weights[j]);
         for (TrainedParameter& parameter : state.continuous) update(parameter, factor);
         if (settings_.strategy == Strategy::continuous) continue;
-        backend_.enter_phase(v_phase);
+        backend_.enter_phase(v_phase, "V step");
         v_step(backend_.ops(), matrix, state.v, v_scratch_, settings_, gradients_.weights[j], factor, steps_done_ + 1);
     }
-    backend_.enter_phase(p_phase);
+    backend_.enter_phase(p_phase, "P step");
     for (TrainedParameter& parameter : block.dense) update(parameter, factor);
 }
 
@@ -326,14 +326,14 @@ StepReport Tuner::step(std::span<const std::vector<std::uint32_t>> sequences) {
     const double factor = rate_factor(settings_, steps_done_);
     report.rate = factor * static_cast<double>(settings_.rate);
     const std::int64_t layers = student_.config.layers;
-    backend_.enter_phase(teacher_phase);
+    backend_.enter_phase(teacher_phase, "teacher");
     for (TrainedParameter& parameter : dense_) ops.fill_zero(parameter.gradient);
 
     for (std::int64_t micro = 0; micro < micro_batches_; ++micro) {
         upload_micro_batch(sequences, micro);
     }
     teacher_forward();
-    backend_.enter_phase(forward_phase);
+    backend_.enter_phase(forward_phase, "forward");
     hidden_.begin_layer(0);
     for (std::int64_t micro = 0; micro < micro_batches_; ++micro) {
         ops.embedding_forward(hidden_.at(micro, 0), student_.embedding, tokens_[static_cast<std::size_t>(micro)]);
@@ -348,10 +348,10 @@ StepReport Tuner::step(std::span<const std::vector<std::uint32_t>> sequences) {
             hidden_.written(micro, i + 1);
         }
     }
-    backend_.enter_phase(loss_phase);
+    backend_.enter_phase(loss_phase, "loss");
     for (std::int64_t micro = 0; micro < micro_batches_; ++micro) distillation(micro);
     for (std::int64_t i = layers - 1; i >= 0; --i) {
-        backend_.enter_phase(backward_phase);
+        backend_.enter_phase(backward_phase, "backward");
         if (i > 0) hidden_.fetch(i - 1);
         hidden_.await(i);
         const Block& block = student_.blocks[static_cast<std::size_t>(i)];
@@ -373,14 +373,14 @@ StepReport Tuner::step(std::span<const std::vector<std::uint32_t>> sequences) {
         }
         update_block(i, factor);
     }
-    backend_.enter_phase(backward_phase);
+    backend_.enter_phase(backward_phase, "backward");
     if (settings_.train_dense) {
         for (std::int64_t micro = 0; micro < micro_batches_; ++micro) {
             ops.embedding_backward(dense_[0].gradient, d_hidden_[static_cast<std::size_t>(micro)],
                                    tokens_[static_cast<std::size_t>(micro)]);
         }
     }
-    backend_.enter_phase(p_phase);
+    backend_.enter_phase(p_phase, "P step");
     update_dense(factor);
 
     const std::vector<double> seconds = backend_.end_phases(phases);

@@ -18,6 +18,8 @@ class CompileCheckTest(unittest.TestCase):
         target = f"build/nvcc/sm_90/{source.removesuffix('.cu')}.o"
         done = subprocess.run(["make", "-s", target], cwd=ROOT, capture_output=True, text=True, check=False)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        if "__global__" not in (ROOT / source).read_text(encoding="utf-8"):
+            return  # calls CUB's kernels alone, which are not in the table
         log = (ROOT / target).with_suffix(".ptxas")
         table = subprocess.run([sys.executable, ROOT / "scripts" / "ptxas_table.py", "--folder",
                                 ROOT / "build/nvcc/sm_90", log], capture_output=True, text=True, check=False)

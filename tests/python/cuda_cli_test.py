@@ -80,6 +80,14 @@ class Troubles(CudaTest):
     def evaluate(self) -> list[Any]:
         return ["eval", "--model", self.model, "--tokens", self.tokens, "--ctx", 16, "--windows", 1]
 
+    def test_a_quantised_teacher_cannot_be_offloaded(self) -> None:
+        arguments = self.tune_arguments(self.here / "t.h5")
+        arguments[arguments.index("--teacher") + 1] = self.quantized
+        self.refuse_cuda(*arguments, "--offload", "teacher", says="only dense weights can be offloaded")
+
+    def test_beam_beyond_the_devices(self) -> None:
+        self.refuse_cuda(*self.tune_arguments(self.here / "t.h5"), "--beam", 9, says="at most 8")
+
     def test_no_device(self) -> None:
         self.refuse_cuda(*self.evaluate(), says="no CUDA device can be used", PVTUNE_EMULATED_DEVICES=0)
 

@@ -209,8 +209,8 @@ class Refusing(TuneTest):
     def test_dense_model(self) -> None:
         self.refuse(str(self.model), "not quantised", model=self.model)
 
-    def test_a_quantised_teacher_cannot_be_offloaded(self) -> None:
-        self.refuse("q.h5", "only dense weights can be offloaded", teacher=self.quantized, offload="teacher")
+    def test_nothing_to_offload_on_the_cpu(self) -> None:
+        self.refuse("--offload all", "--device cuda", offload="all")
 
     def test_teacher_of_another_vocabulary(self) -> None:
         self.refuse("teacher.h5", "vocabulary of 72", teacher=self.other_teacher(72))

@@ -57,7 +57,7 @@ void bound_changes(Tensor keep, Tensor change, Tensor scores, Tensor groups, Ten
     double budget = trust_ratio * trust_ratio * *weight_squares.as<double>();
     for (const std::size_t i : order) {
         budget -= static_cast<double>(change.as<float>()[i]);
-        if (budget < 0) keep.as<std::uint8_t>()[i] = 0;
+        if (!(budget >= 0)) keep.as<std::uint8_t>()[i] = 0;
     }
 }
 

@@ -180,7 +180,7 @@ public:
     }
     void wait_for(Copy) override {}
     void synchronize() override {}
-    void enter_phase(int phase) override { phases_.enter(phase); }
+    void enter_phase(int phase, const char*) override { phases_.enter(phase); }
     std::vector<double> end_phases(int count) override { return phases_.end(count); }
     std::string description() const override {
         return "cpu, " + std::to_string(omp_get_max_threads()) + " threads, bf16 products " +

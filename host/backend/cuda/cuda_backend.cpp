@@ -81,8 +81,14 @@ public:
         cuda::check(cudaStreamSynchronize(compute_.stream), "the work on the device");
         for (cuda::CopyLane& lane : lanes_) lane.synchronize();
     }
-    void enter_phase(int phase) override { phases_.enter(phase, compute_.stream); }
-    std::vector<double> end_phases(int count) override { return phases_.end(count, compute_.stream); }
+    void enter_phase(int phase, const char* name) override {
+        range_.enter(name);
+        phases_.enter(phase, compute_.stream);
+    }
+    std::vector<double> end_phases(int count) override {
+        range_.leave();
+        return phases_.end(count, compute_.stream);
+    }
     std::string description() const override { return description_; }
     std::int64_t memory_limit() const override {
         std::size_t free = 0, total = 0;
@@ -123,6 +129,7 @@ private:
     Arena arena_;
     Arena host_arena_;
     cuda::PhaseEvents phases_;
+    cuda::NamedRange range_;
     std::string description_;
     std::int64_t cache_bytes_;
 };
@@ -146,7 +153,7 @@ public:
     void upload(Tensor, const void*) override {}
     void download(void*, Tensor) override { throw std::logic_error("a plan computes nothing"); }
     void synchronize() override {}
-    void enter_phase(int) override {}
+    void enter_phase(int, const char*) override {}
     std::vector<double> end_phases(int count) override { return std::vector<double>(static_cast<std::size_t>(count)); }
     std::string description() const override { return description_; }
     std::int64_t memory_limit() const override { return limit_; }

@@ -37,16 +37,12 @@ public:
         if (bytes > memory_.bytes()) {
             memory_ = DeviceMemory();  // frees, and so waits for who uses it
             memory_ = DeviceMemory(bytes);
-            ++growths_;
         }
         return memory_.data();
     }
-    std::size_t bytes() const { return memory_.bytes(); }
-    int growths() const { return growths_; }
 
 private:
     DeviceMemory memory_;
-    int growths_ = 0;
 };
 
 }  // namespace pvtune::cuda

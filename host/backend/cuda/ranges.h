@@ -1,19 +1,36 @@
 #pragma once
 
-// Named ranges for Nsight Systems; nothing where its header is not.
-
 #if __has_include(<nvtx3/nvToolsExt.h>)
 #include <nvtx3/nvToolsExt.h>
 #endif
 
 namespace pvtune::cuda {
 
+/// The named range of the host's time that Nsight Systems shows; nothing where its header is not.
+class NamedRange {
+public:
+    NamedRange() = default;
+    ~NamedRange() { leave(); }
+    NamedRange(const NamedRange&) = delete;
+    NamedRange& operator=(const NamedRange&) = delete;
+
 #if __has_include(<nvtx3/nvToolsExt.h>)
-inline void begin_range(const char* name) { nvtxRangePushA(name); }
-inline void end_range() { nvtxRangePop(); }
+    void enter(const char* name) {
+        leave();
+        nvtxRangePushA(name);
+        open_ = true;
+    }
+    void leave() {
+        if (open_) nvtxRangePop();
+        open_ = false;
+    }
+
+private:
+    bool open_ = false;
 #else
-inline void begin_range(const char*) {}
-inline void end_range() {}
+    void enter(const char*) {}
+    void leave() {}
 #endif
+};
 
 }  // namespace pvtune::cuda
