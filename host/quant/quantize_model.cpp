@@ -2,6 +2,7 @@
 
 #include "host/model/model.h"
 #include "host/quant/additive.h"
+#include "host/quant/quantize_matrix.h"
 #include "host/quant/random.h"
 #include "io/error.h"
 
@@ -90,8 +91,8 @@ QuantizeResult quantize_model(const StoreReader& model, const QuantizationSpec& 
         QuantizedMatrix matrix{tensor.name, tensor.shape[0], tensor.shape[1], 0, {}};
         const auto backend = make_backend();
         const std::vector<float> weight = read_dense(model, tensor.name, tensor.shape);
-        const auto quantized = quantize_additive(*backend, tensor.name, weight, matrix.rows, matrix.columns, spec,
-                                                 seeds.next(), &matrix.report);
+        const auto quantized = quantize_matrix(*backend, tensor.name, weight, matrix.rows, matrix.columns, spec,
+                                               seeds.next(), {}, &matrix.report);
         quantized->save(*backend, store, "/tensors/" + tensor.name, false);
         matrix.bits = quantized->bits();
         result.bits += matrix.bits;

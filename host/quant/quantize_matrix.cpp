@@ -1,0 +1,15 @@
+#include "host/quant/quantize_matrix.h"
+
+#include "io/error.h"
+
+namespace pvtune {
+
+std::unique_ptr<Representation> quantize_matrix(Backend& backend, const std::string& name,
+                                                std::span<const float> weight, std::int64_t rows, std::int64_t columns,
+                                                const QuantizationSpec& spec, std::uint64_t seed,
+                                                std::span<const float> hessian, QuantizationReport* report) {
+    if (!hessian.empty()) throw Error("quantising with a Hessian is not there yet");
+    return quantize_additive(backend, name, weight, rows, columns, spec, seed, report);
+}
+
+}  // namespace pvtune
