@@ -112,6 +112,13 @@ template <class T>
 void cross_entropy_loss(float* loss, T* d_logits, const float* logits, const std::uint32_t* targets, std::int64_t rows,
                         std::int64_t vocabulary, float scale, Stream stream);
 
+// ---- mse_loss.cu
+/// losses[t] = mean((out[t] - target[t])^2) over a row, f32 [rows]; d_out = scale * (out - target), may be null or out's
+/// own buffer; all [rows, width].
+template <class T>
+void mse_loss(float* losses, T* d_out, const T* out, const T* target, std::int64_t rows, std::int64_t width,
+              float scale, Stream stream);
+
 // ---- additive codebooks
 /// W[o, g * group + i] = scales[o] * sum_m codebooks[m, codes[o, g, m], i]. codes [rows, groups, books] u8 (books of up
 /// to 2^8) or u16; codebooks [books, codebook_size, group] f32; scales [rows] f32. books 1 to 8, group 4, 8 or 16.

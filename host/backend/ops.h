@@ -104,6 +104,14 @@ public:
     /// loss[t] = -log softmax(logits[t])[targets[t]]; targets u32. d_logits may be empty (evaluation).
     virtual void cross_entropy_loss(Tensor loss, Tensor d_logits, Tensor logits, Tensor targets, float scale) = 0;
 
+    /// losses[t] = mean((out[t] - target[t])^2) (f32 [rows]); d_out = scale * (out - target), in out's dtype (may be
+    /// empty). out, target [rows, width].
+    virtual void mse_loss(Tensor losses, Tensor d_out, Tensor out, Tensor target, float scale) = 0;
+
+    // ---- calibration
+    /// hessian (f32 [width, width], symmetric) += in^T in; in [tokens, width] f32 or bf16.
+    virtual void hessian_accumulate(Tensor hessian, Tensor in) = 0;
+
     // ---- additive codebooks
     /// weight [out, in] f32 or bf16.
     virtual void dequantize_additive(Tensor weight, const AdditiveCodes& additive) = 0;

@@ -1,3 +1,4 @@
+#include "host/calibrate/calibrate.h"
 #include "host/commands/commands.h"
 #include "host/common/disk.h"
 #include "host/common/interrupt.h"
@@ -6,7 +7,8 @@
 #include "host/common/progress.h"
 #include "host/common/run_log.h"
 #include "host/common/text.h"
-#include "host/quant/quantize_model.h"
+#include "host/common/token_store.h"
+#include "host/model/cost.h"
 #include "io/error.h"
 
 #include <CLI/CLI.hpp>
@@ -21,7 +23,12 @@ namespace {
 struct QuantizeOptions {
     std::string model;
     std::string out;
+    std::string tokens;  ///< to calibrate with; empty: without
+    std::string targets = "model";
+    std::int64_t activation_mebibytes = 4096;
+    bool resume = false;
     QuantizationSpec spec;
+    CalibrateSettings calibrate;
     bool codebooks_given = false;
 };
 
@@ -40,34 +47,77 @@ Plan make_plan(const QuantizePlan& found, const QuantizationSpec& spec) {
     return plan;
 }
 
+Plan make_plan(const CommonOptions& common, const QuantizeOptions& options, const ModelConfig& config,
+               const QuantizePlan& found) {
+    const CalibrateSettings& settings = options.calibrate;
+    const auto planning = make_backend(common, true);
+    plan_calibration(*planning, config, settings);
+    Plan plan = plan_of(*planning);
+    const std::int64_t tokens = settings.sequences * settings.length;
+    const std::int64_t states = 2 * tokens * config.width * size_of(settings.precision);
+    if (states <= options.activation_mebibytes << 20) plan.memory.push_back({"hidden states between blocks", states});
+    // W, What, their products with H and what is left; k-means' copies come before them and are gone.
+    constexpr std::int64_t copies = 7;
+    plan.memory.push_back({"largest matrix (f32, working copies)", copies * found.largest * size_of(DType::f32)});
+    plan.memory.push_back({"embedding (f32)", 2 * found.largest_dense * size_of(DType::f32)});
+    plan.memory.push_back({"codes", found.bits / 8});
+    // Hessians, targets and states: three passes forward; a pass of tuning is three more.
+    plan.flops = forward_flops(config, tokens, settings.length) * (3 + 3 * settings.block.epochs);
+    plan.bytes_read = found.bytes_read;
+    plan.bytes_written = 2 * found.bytes_written + (states > options.activation_mebibytes << 20 ? states : 0);
+    return plan;
+}
+
+/// What a resumed run must be given again.
+std::string source_of(const CommonOptions& common, const QuantizeOptions& options, const StoreReader& model,
+                      const TokenText& text) {
+    const CalibrateSettings& s = options.calibrate;
+    return nlohmann::ordered_json{{"model", model.content_hash()},
+                                  {"tokens", text.content_hash},
+                                  {"sequences", s.sequences},
+                                  {"ctx", s.length},
+                                  {"precision", common.precision},
+                                  {"representation", options.spec.representation},
+                                  {"codebooks", options.spec.codebooks},
+                                  {"code_bits", options.spec.code_bits},
+                                  {"group", options.spec.group},
+                                  {"targets", options.targets},
+                                  {"block_epochs", s.block.epochs},
+                                  {"block_batch", s.block.batch},
+                                  {"block_lr", s.block.rate},
+                                  {"block_held_out", s.block.held_out},
+                                  {"seed", common.seed}}
+        .dump();
+}
+
 nlohmann::ordered_json log_line(const QuantizedMatrix& matrix) {
     return {{"matrix", matrix.name},
             {"rows", matrix.rows},
             {"columns", matrix.columns},
             {"bits_per_weight", static_cast<double>(matrix.bits) / static_cast<double>(matrix.rows * matrix.columns)},
             {"relative_mse", matrix.report.relative_mse()},
+            {"relative_output_error", matrix.report.relative_output_error()},
             {"seconds", matrix.report.seconds}};
 }
 
-void run(const CommonOptions& common, QuantizeOptions options) {
-    const auto start = std::chrono::steady_clock::now();
-    if (options.spec.representation == "vq" && !options.codebooks_given) options.spec.codebooks = 1;
-    check_spec(options.spec);
-    const auto backend = make_backend(common, common.dry_run);
-    const StoreReader model(options.model, "weights");
-    const QuantizePlan found = plan_quantize(model, options.spec);
-    const Plan plan = make_plan(found, options.spec);
-    if (common.dry_run) return print_plan(*backend, plan, common.json);
-    check_fits(*backend, plan, "close other programs or use a machine with more");
-    check_disk(options.out, found.bytes_written);
+nlohmann::ordered_json log_line(const CalibratedBlock& block) {
+    return {{"block", block.index},
+            {"tuned_error_before", block.tuning.before},
+            {"tuned_error", block.tuning.after},
+            {"tuned_epochs", block.tuning.epochs},
+            {"hessian_seconds", block.hessian_seconds},
+            {"quantize_seconds", block.quantize_seconds},
+            {"tune_seconds", block.tune_seconds},
+            {"forward_seconds", block.forward_seconds}};
+}
 
-    if (common.device == "cuda") message(common, "without calibration there is little to compute: the CPU does it");
-    watch_interrupts();
+QuantizeResult quantize(const CommonOptions& common, const QuantizeOptions& options, const StoreReader& model,
+                        const QuantizePlan& found) {
     RunLog log(common.log);
     Progress progress({"quantize", found.matrices, "matrices", "", 1, common.quiet});
     std::int64_t done = 0;
     QuantizationReport running;
-    const QuantizeResult result = quantize_model(
+    return quantize_model(
         model, options.spec, options.out, common.command_line, common.seed,
         [&] { return make_cpu_backend({.threads = common.threads}); },
         [&](const QuantizedMatrix& matrix) {
@@ -77,32 +127,134 @@ void run(const CommonOptions& common, QuantizeOptions options) {
             progress.update(++done, format("relative MSE %.5f, ", running.relative_mse()) + matrix.name);
             log.write(log_line(matrix));
         });
+}
+
+QuantizeResult calibrate(const CommonOptions& common, const QuantizeOptions& options, const StoreReader& model,
+                         Backend& backend, const TokenText& text) {
+    RunLog log(common.log, options.resume);
+    const std::int64_t blocks = read_config(model).layers;
+    Progress progress({"quantize", blocks, "blocks", "", 1, common.quiet});
+    CalibrateJob job;
+    job.model = &model;
+    job.spec = options.spec;
+    job.settings = options.calibrate;
+    job.tokens = text.tokens;
+    job.source = source_of(common, options, model, text);
+    job.out = options.out;
+    job.command = common.command_line;
+    job.seed = common.seed;
+    job.resume = options.resume;
+    QuantizationReport running;
+    return calibrate_model(backend, job, [&](const CalibratedBlock& block) {
+        for (const QuantizedMatrix& matrix : block.matrices) {
+            running.output_error += matrix.report.output_error;
+            running.output_norm += matrix.report.output_norm;
+            if (!block.resumed) log.write(log_line(matrix));
+        }
+        if (!block.resumed) log.write(log_line(block));
+        if (block.resumed) progress.start_at(block.index + 1);
+        progress.update(block.index + 1,
+                        format("relative output error %.4f, block %.4f -> %.4f", running.relative_output_error(),
+                               block.tuning.before, block.tuning.after));
+        if (interrupted() && block.index + 1 < blocks) {
+            throw Interrupted("interrupted after block " + std::to_string(block.index) + "; finished blocks are in " +
+                              job.folder() + ": go on with the same command and --resume");
+        }
+    });
+}
+
+void run(const CommonOptions& common, QuantizeOptions options) {
+    const auto start = std::chrono::steady_clock::now();
+    if (options.spec.representation == "vq" && !options.codebooks_given) options.spec.codebooks = 1;
+    check_spec(options.spec);
+    const bool calibrated = !options.tokens.empty();
+    options.calibrate.precision = common.compute_type();
+    options.calibrate.dense_targets = options.targets == "model";
+    options.calibrate.activation_memory = options.activation_mebibytes << 20;
+    const auto backend = make_backend(common, common.dry_run);
+    const StoreReader model(options.model, "weights");
+    const QuantizePlan found = plan_quantize(model, options.spec);
+    const ModelConfig config = read_config(model);
+    TokenText text;
+    if (calibrated) {
+        const std::int64_t tokens = options.calibrate.sequences * options.calibrate.length;
+        text = read_tokens(options.tokens, config.vocabulary, tokens, tokens);
+        if (!text.warning.empty()) message(common, "warning: " + text.warning);
+    }
+    const Plan plan = calibrated ? make_plan(common, options, config, found) : make_plan(found, options.spec);
+    if (common.dry_run) return print_plan(*backend, plan, common.json);
+    check_fits(*backend, plan,
+               calibrated ? "use a smaller --ctx, or a smaller --activation-memory" : "use a machine with more");
+    check_disk(options.out, plan.bytes_written);
+    if (common.device == "cuda" && !calibrated) {
+        message(common, "without calibration there is little to compute: the CPU does it");
+    }
+    watch_interrupts();
+    const QuantizeResult result =
+        calibrated ? calibrate(common, options, model, *backend, text) : quantize(common, options, model, found);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     const double bits = static_cast<double>(result.bits) / static_cast<double>(found.weights);
     std::cout << options.out << ": " << found.matrices << " matrices in "
-              << format("%.4f bits a weight, relative MSE %.5f, %.1f s, content hash ", bits,
-                        result.total.relative_mse(), seconds)
-              << result.content_hash << "\n";
-    print_result(common, {{"bits_per_weight", bits},
-                          {"relative_mse", result.total.relative_mse()},
-                          {"seconds", seconds},
-                          {"peak_bytes", peak_memory()},
-                          {"matrices", found.matrices},
-                          {"weights", found.weights},
-                          {"representation", options.spec.representation},
-                          {"codebooks", options.spec.codebooks},
-                          {"code_bits", options.spec.code_bits},
-                          {"group", options.spec.group},
-                          {"threads", common.threads},
-                          {"seed", common.seed},
-                          {"content_hash", result.content_hash}});
+              << format("%.4f bits a weight, relative MSE %.5f, ", bits, result.total.relative_mse())
+              << (calibrated ? format("relative output error %.5f, ", result.total.relative_output_error()) : "")
+              << format("%.1f s, content hash ", seconds) << result.content_hash << "\n";
+    nlohmann::ordered_json json = {{"bits_per_weight", bits},
+                                   {"relative_mse", result.total.relative_mse()},
+                                   {"seconds", seconds},
+                                   {"peak_bytes", peak_memory()},
+                                   {"matrices", found.matrices},
+                                   {"weights", found.weights},
+                                   {"representation", options.spec.representation},
+                                   {"codebooks", options.spec.codebooks},
+                                   {"code_bits", options.spec.code_bits},
+                                   {"group", options.spec.group},
+                                   {"threads", common.threads},
+                                   {"seed", common.seed},
+                                   {"content_hash", result.content_hash}};
+    if (calibrated) json["relative_output_error"] = result.total.relative_output_error();
+    print_result(common, json);
+}
+
+void add_calibration(CLI::App& command, QuantizeOptions& options) {
+    const std::string group = "Calibration";
+    const auto count = CLI::Range(std::int64_t{1}, std::int64_t{1} << 40);
+    CalibrateSettings& settings = options.calibrate;
+    const auto add = [&](const char* name, auto& value, const char* text) {
+        return command.add_option(name, value, text)->capture_default_str()->group(group);
+    };
+    command
+        .add_option("--calibrate", options.tokens,
+                    "tokens file: quantise block by block for the inputs that this text gives each matrix")
+        ->type_name("FILE")
+        ->group(group);
+    add("--sequences", settings.sequences, "sequences of the text")->check(count);
+    add("--ctx", settings.length, "tokens a sequence")->check(CLI::Range(std::int64_t{2}, std::int64_t{1} << 30));
+    add("--block-epochs", settings.block.epochs,
+        "passes over the sequences, at most, that tune a block's codebooks, scales and norms; 0: none")
+        ->check(CLI::Range(0, 1000));
+    add("--block-batch", settings.block.batch, "sequences a step of that tuning")->check(count);
+    add("--block-lr", settings.block.rate, "rate of that tuning")->check(CLI::Range(0.0, 1.0));
+    add("--block-held-out", settings.block.held_out, "share of the sequences that decides when it stops")
+        ->check(CLI::Range(0.0, 0.9));
+    add("--block-targets", options.targets,
+        "what it tunes towards: states of the unquantised model, or the unquantised block's outputs for the quantised "
+        "model's states")
+        ->check(CLI::IsMember({"model", "block"}));
+    add("--activation-memory", options.activation_mebibytes,
+        "MiB for the hidden states between blocks; above it they are streamed through files in OUT.calibration")
+        ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 30));
+    command
+        .add_flag("--resume", options.resume,
+                  "go on behind the finished blocks in OUT.calibration; the result has the same bits")
+        ->group(group);
 }
 
 }  // namespace
 
 void add_quantize_command(CLI::App& app, CommonOptions& common) {
     auto options = std::make_shared<QuantizeOptions>();
-    CLI::App* command = app.add_subcommand("quantize", "quantise the matrices of all blocks, without calibration");
+    CLI::App* command =
+        app.add_subcommand("quantize", "quantise the matrices of all blocks, with or without calibration");
     command->add_option("--model", options->model, "dense weights file, from import")->type_name("FILE")->required();
     command->add_option("--out", options->out, "weights file to write")->type_name("FILE")->required();
     command->add_option("--representation", options->spec.representation, "aqlm (several codebooks) or vq (one)")
@@ -117,11 +269,12 @@ void add_quantize_command(CLI::App& app, CommonOptions& common) {
     command->add_option("--group", options->spec.group, "weights a code stands for: 4, 8 or 16")
         ->type_name("N")
         ->capture_default_str();
+    add_calibration(*command, *options);
     command->footer(
         "Bits a weight: codebooks * code-bits / group, and a little for codebooks and scales (16 bits a value).\n"
         "2 codebooks of 8 bits over groups of 8 give 2 bits. Norms, embedding and head stay as they are.\n"
         "Example: pvtune quantize --model model.h5 --representation aqlm --codebooks 2 --code-bits 8 --group 8 "
-        "--out q.h5");
+        "\\\n             --calibrate tokens.h5 --sequences 64 --ctx 1024 --precision bf16 --out q.h5");
     command->callback([&common, options, codebooks] {
         options->codebooks_given = codebooks->count() > 0;
         run(common, *options);

@@ -78,8 +78,11 @@ BackwardBuffers allocate_backward(Arena& arena, const ModelConfig& config, DType
 }
 
 void block_forward(Ops& ops, const Model& model, const Block& block, Tensor out, Tensor in, const BlockActivations& a,
-                   const Batch& batch) {
+                   const Batch& batch, const InputObserver& observe) {
     const ModelConfig& config = model.config;
+    const auto seen = [&](MatrixIndex index, Tensor inputs) {
+        if (observe) observe(index, inputs);
+    };
     const auto linear = [&](Tensor to, Tensor from, MatrixIndex index) {
         ops.linear_forward(to, from, block.matrices[index].weight, block.matrices[index].bias);
     };
@@ -91,6 +94,7 @@ void block_forward(Ops& ops, const Model& model, const Block& block, Tensor out,
     const Tensor v = as_heads(a.v, config.kv_heads, config.head_dim);
 
     ops.rmsnorm_forward(a.normed, a.attention_inverse_rms, in, block.attention_norm, epsilon);
+    seen(query, a.normed);
     linear(a.q, a.normed, query);
     linear(a.k, a.normed, key);
     linear(a.v, a.normed, value);
@@ -98,13 +102,16 @@ void block_forward(Ops& ops, const Model& model, const Block& block, Tensor out,
     ops.rope_forward(k, cosines, sines);
     ops.attention_forward(as_heads(a.attention, config.heads, config.head_dim), a.log_sum_exp, q, k, v,
                           attention_shape(config, batch));
+    seen(output, a.attention);
     linear(a.middle, a.attention, output);
     ops.add(a.middle, a.middle, in);
 
     ops.rmsnorm_forward(a.normed, a.mlp_inverse_rms, a.middle, block.mlp_norm, epsilon);
+    seen(gate, a.normed);
     linear(a.gate, a.normed, gate);
     linear(a.up, a.normed, up);
     ops.swiglu_forward(a.activated, a.gate, a.up);
+    seen(down, a.activated);
     linear(out, a.activated, down);
     ops.add(out, out, a.middle);
 }

@@ -2,6 +2,8 @@
 
 #include "host/model/model.h"
 
+#include <functional>
+
 namespace pvtune {
 
 /// Sequences of equal length that go through the model together.
@@ -44,9 +46,13 @@ struct BackwardBuffers {
 
 BackwardBuffers allocate_backward(Arena& arena, const ModelConfig& config, DType precision, const Batch& batch);
 
+/// Called with the inputs [tokens, columns] of matrices: of `query` (key and value read the same), `output`, `gate`
+/// (and up), `down`.
+using InputObserver = std::function<void(MatrixIndex, Tensor)>;
+
 /// out [tokens, width] = block(in); out may be in. The weights of the block must be prepared.
 void block_forward(Ops& ops, const Model& model, const Block& block, Tensor out, Tensor in,
-                   const BlockActivations& activations, const Batch& batch);
+                   const BlockActivations& activations, const Batch& batch, const InputObserver& observe = {});
 
 /// d_hidden: d loss / d out on entry, d loss / d in on return. Norm and bias gradients are added to; weight gradients
 /// are added to if accumulate, else set. Overwrites activations.gate, .up and .normed.

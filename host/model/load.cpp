@@ -77,6 +77,17 @@ struct Builder {
     }
 };
 
+/// The same into host memory.
+void store_as(Tensor to, const std::vector<float>& values) {
+    if (to.dtype == DType::f32) {
+        std::copy(values.begin(), values.end(), to.as<float>());
+    } else {
+        std::transform(values.begin(), values.end(), to.as<bf16>(), to_bf16);
+    }
+}
+
+}  // namespace
+
 void make_rotary_tables(Backend& backend, Model& model, std::int64_t length) {
     const std::int64_t half = model.config.head_dim / 2;
     model.cosines = backend.arena().allocate("rotary tables", DType::f32, {length, half});
@@ -104,17 +115,6 @@ void upload_as(Backend& backend, Tensor to, const std::vector<float>& values) {
     std::transform(values.begin(), values.end(), narrow.begin(), to_bf16);
     backend.upload(to, narrow.data());
 }
-
-/// The same into host memory.
-void store_as(Tensor to, const std::vector<float>& values) {
-    if (to.dtype == DType::f32) {
-        std::copy(values.begin(), values.end(), to.as<float>());
-    } else {
-        std::transform(values.begin(), values.end(), to.as<bf16>(), to_bf16);
-    }
-}
-
-}  // namespace
 
 bool Model::quantized() const {
     return std::any_of(blocks.begin(), blocks.end(), [](const Block& block) {

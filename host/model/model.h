@@ -72,11 +72,20 @@ ModelConfig read_config(const StoreReader& store);
 std::vector<float> read_dense(const StoreReader& store, const std::string& name,
                               const std::vector<std::int64_t>& shape);
 
+/// f32 values as a dataset of the type and shape that `info` (the source file's) says.
+void write_as(StoreWriter& store, const std::string& path, const TensorInfo& info, const std::vector<float>& values);
+
 /// Loads a dense or quantised model. length: positions that the rotary tables cover. Throws Error for missing tensors,
 /// wrong shapes and non-finite values. With a planning backend nothing is read but the allocations are recorded.
 /// matrices: a store (a checkpoint) to take the quantised matrices from instead.
 Model load_model(Backend& backend, const StoreReader& store, DType precision, std::int64_t length, Residency residency,
                  const StoreReader* matrices = nullptr);
+
+/// cosines and sines of `length` positions.
+void make_rotary_tables(Backend& backend, Model& model, std::int64_t length);
+
+/// Uploads f32 values to a tensor of f32 or bf16.
+void upload_as(Backend& backend, Tensor to, const std::vector<float>& values);
 
 /// Starts copying the weights of block i to the device, where they take the place of block i - 2's; nothing to do where
 /// weights are not streamed.

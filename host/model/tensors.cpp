@@ -86,4 +86,25 @@ std::vector<float> read_dense(const StoreReader& store, const std::string& name,
     return values;
 }
 
+void write_as(StoreWriter& store, const std::string& path, const TensorInfo& info, const std::vector<float>& values) {
+    const auto narrow = [&]<class T>(T) {
+        std::vector<T> converted(values.size());
+        std::transform(values.begin(), values.end(), converted.begin(), from_float<T>);
+        if (!std::all_of(converted.begin(), converted.end(), [](T value) { return std::isfinite(to_float(value)); })) {
+            throw Error(path + " has grown beyond " + std::string(name_of(info.dtype)) + ": tune with a smaller --lr");
+        }
+        store.write(path, info.dtype, info.shape, converted.data());
+    };
+    switch (info.dtype) {
+        case DType::bf16:
+            narrow(bf16{});
+            break;
+        case DType::f16:
+            narrow(f16{});
+            break;
+        default:
+            store.write(path, DType::f32, info.shape, values.data());
+    }
+}
+
 }  // namespace pvtune

@@ -255,14 +255,4 @@ EncodedMatrix encode_additive(const std::string& name, std::span<const float> we
     return {std::move(work.codes), std::move(work.codebooks), std::move(work.scales)};
 }
 
-std::unique_ptr<Representation> quantize_additive(Backend& backend, const std::string& name,
-                                                  std::span<const float> weight, std::int64_t rows,
-                                                  std::int64_t columns, const QuantizationSpec& spec,
-                                                  std::uint64_t seed, QuantizationReport* report) {
-    const EncodedMatrix encoded = encode_additive(name, weight, rows, columns, spec, seed, report);
-    auto representation = std::make_unique<AdditiveRepresentation>(backend, rows, columns, spec);
-    representation->upload(backend, encoded.codes, encoded.codebooks, encoded.scales);
-    return representation;
-}
-
 }  // namespace pvtune

@@ -43,10 +43,4 @@ EncodedMatrix encode_additive(const std::string& name, std::span<const float> we
                               std::int64_t columns, const QuantizationSpec& spec, std::uint64_t seed,
                               QuantizationReport* report = nullptr, const InitializeSettings& settings = {});
 
-/// encode_additive, then the result in the arena of the backend.
-std::unique_ptr<Representation> quantize_additive(Backend& backend, const std::string& name,
-                                                  std::span<const float> weight, std::int64_t rows,
-                                                  std::int64_t columns, const QuantizationSpec& spec,
-                                                  std::uint64_t seed, QuantizationReport* report = nullptr);
-
 }  // namespace pvtune

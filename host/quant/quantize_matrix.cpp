@@ -1,6 +1,7 @@
 #include "host/quant/quantize_matrix.h"
 
-#include "io/error.h"
+#include "host/quant/additive.h"
+#include "host/quant/calibrated_additive.h"
 
 namespace pvtune {
 
@@ -8,8 +9,12 @@ std::unique_ptr<Representation> quantize_matrix(Backend& backend, const std::str
                                                 std::span<const float> weight, std::int64_t rows, std::int64_t columns,
                                                 const QuantizationSpec& spec, std::uint64_t seed,
                                                 std::span<const float> hessian, QuantizationReport* report) {
-    if (!hessian.empty()) throw Error("quantising with a Hessian is not there yet");
-    return quantize_additive(backend, name, weight, rows, columns, spec, seed, report);
+    const EncodedMatrix encoded =
+        hessian.empty() ? encode_additive(name, weight, rows, columns, spec, seed, report)
+                        : encode_additive_calibrated(name, weight, rows, columns, spec, seed, hessian, report);
+    auto representation = std::make_unique<AdditiveRepresentation>(backend, rows, columns, spec);
+    representation->upload(backend, encoded.codes, encoded.codebooks, encoded.scales);
+    return representation;
 }
 
 }  // namespace pvtune

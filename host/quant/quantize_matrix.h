@@ -4,8 +4,8 @@
 
 namespace pvtune {
 
-/// Quantises weight [rows, columns] as the spec says. hessian (f32 [columns, columns], symmetric, not damped) is the sum
-/// of x x^T over the inputs x of the matrix: the result has the least tr((W - What) H (W - What)^T) that its method
+/// Quantises weight [rows, columns] as the spec says. hessian (f32 [columns, columns], symmetric, not damped) is the
+/// sum of x x^T over the inputs x of the matrix: the result has the least tr((W - What) H (W - What)^T) that its method
 /// reaches; empty: the least |W - What|^2. Throws Error that names `name` for weights that are not finite and columns
 /// that the group does not divide.
 std::unique_ptr<Representation> quantize_matrix(Backend& backend, const std::string& name,

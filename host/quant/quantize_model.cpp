@@ -28,6 +28,8 @@ TensorInfo dense_info(const StoreReader& model, const TensorSpec& spec) {
     return model.info(path);
 }
 
+}  // namespace
+
 void copy_tensor(const StoreReader& model, StoreWriter& store, const TensorSpec& spec) {
     const std::string path = "/tensors/" + spec.name;
     read_dense(model, spec.name, spec.shape);  // checks type and values
@@ -37,17 +39,16 @@ void copy_tensor(const StoreReader& model, StoreWriter& store, const TensorSpec&
     store.write(path, info.dtype, info.shape, data.data());
 }
 
-std::string spec_json(const QuantizationSpec& spec, std::uint64_t seed) {
-    return nlohmann::ordered_json{{"representation", spec.representation},
-                                  {"codebooks", spec.codebooks},
-                                  {"code_bits", spec.code_bits},
-                                  {"group", spec.group},
-                                  {"calibration", nullptr},
-                                  {"seed", seed}}
+std::string quantization_json(const QuantizationSpec& spec, std::uint64_t seed, const std::string& calibration) {
+    return nlohmann::ordered_json{
+        {"representation", spec.representation},
+        {"codebooks", spec.codebooks},
+        {"code_bits", spec.code_bits},
+        {"group", spec.group},
+        {"calibration", calibration.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(calibration)},
+        {"seed", seed}}
         .dump();
 }
-
-}  // namespace
 
 QuantizePlan plan_quantize(const StoreReader& model, const QuantizationSpec& spec) {
     check_spec(spec);
@@ -79,7 +80,7 @@ QuantizeResult quantize_model(const StoreReader& model, const QuantizationSpec& 
     const ModelConfig config = read_config(model);
     StoreWriter store(out, "weights", command);
     store.set_text("/", "config", config.json);
-    store.set_text("/", "quantization", spec_json(spec, seed));
+    store.set_text("/", "quantization", quantization_json(spec, seed, ""));
     store.set_text("/", "source_hash", model.content_hash());
     Random seeds(seed);
     QuantizeResult result;

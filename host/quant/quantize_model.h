@@ -1,6 +1,6 @@
 #pragma once
 
-#include "host/model/config.h"
+#include "host/model/model.h"
 #include "host/quant/initialize.h"
 
 #include <functional>
@@ -35,6 +35,11 @@ struct QuantizedMatrix {
     std::int64_t bits = 0;
     QuantizationReport report;
 };
+
+/// Copies a dense tensor as it is; checks shape and values.
+void copy_tensor(const StoreReader& model, StoreWriter& store, const TensorSpec& spec);
+/// What a quantised file says of its making. calibration: of what text and how, empty without.
+std::string quantization_json(const QuantizationSpec& spec, std::uint64_t seed, const std::string& calibration);
 
 /// Quantises every matrix of every block without calibration, each in a backend of its own from make_backend(), so that
 /// memory stays that of one matrix; all other tensors are copied as they are. progress after each matrix; it may throw

@@ -67,6 +67,10 @@ public:
     void cross_entropy_loss(Tensor loss, Tensor d_logits, Tensor logits, Tensor targets, float scale) override {
         cpu::cross_entropy_loss(loss, d_logits, logits, targets, scale);
     }
+    void mse_loss(Tensor losses, Tensor d_out, Tensor out, Tensor target, float scale) override {
+        cpu::mse_loss(losses, d_out, out, target, scale);
+    }
+    void hessian_accumulate(Tensor hessian, Tensor in) override { cpu::hessian_accumulate(hessian, in); }
     void dequantize_additive(Tensor weight, const AdditiveCodes& additive) override {
         cpu::dequantize_additive(weight, additive);
     }

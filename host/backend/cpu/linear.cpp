@@ -56,4 +56,6 @@ void linear_backward_weight(Tensor d_weight, Tensor d_out, Tensor in, bool accum
     gemm(problem);
 }
 
+void hessian_accumulate(Tensor hessian, Tensor in) { linear_backward_weight(hessian, in, in, true); }
+
 }  // namespace pvtune::cpu

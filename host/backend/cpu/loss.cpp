@@ -3,6 +3,7 @@
 #include "host/backend/cpu/cpu_ops.h"
 #include "host/backend/cpu/simd.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace pvtune::cpu {
@@ -65,6 +66,31 @@ void cross_entropy_loss(Tensor loss, Tensor d_logits, Tensor logits, Tensor targ
             gradient[target] = from_float<T>(scale * (exponential(row[target] - sum) - 1.0F));
         });
     }
+}
+
+void mse_loss(Tensor losses, Tensor d_out, Tensor out, Tensor target, float scale) {
+    const std::int64_t rows = out.dim(0);
+    const std::int64_t width = out.elements() / std::max<std::int64_t>(rows, 1);
+    with_element(out.dtype, [&]<class T>(T) {
+#pragma omp parallel for schedule(static)
+        for (std::int64_t t = 0; t < rows; ++t) {
+            const T* row = out.as<T>() + t * width;
+            const T* wanted = target.as<T>() + t * width;
+            float squares = 0;
+#pragma omp simd reduction(+ : squares)
+            for (std::int64_t i = 0; i < width; ++i) {
+                const float difference = to_float(row[i]) - to_float(wanted[i]);
+                squares += difference * difference;
+            }
+            losses.as<float>()[t] = squares / static_cast<float>(width);
+            if (d_out.empty()) continue;
+            T* gradient = d_out.as<T>() + t * width;
+#pragma omp simd
+            for (std::int64_t i = 0; i < width; ++i) {
+                gradient[i] = from_float<T>(scale * (to_float(row[i]) - to_float(wanted[i])));
+            }
+        }
+    });
 }
 
 }  // namespace pvtune::cpu

@@ -187,6 +187,19 @@ public:
         });
     }
 
+    void mse_loss(Tensor losses, Tensor d_out, Tensor out, Tensor target, float scale) override {
+        with_float_type(out.dtype, [&]<class T>() {
+            cuda::mse_loss(losses.as<float>(), d_out.empty() ? nullptr : d_out.as<T>(), out.as<T>(), target.as<T>(),
+                           out.dim(0), out.elements() / out.dim(0), scale, stream_);
+        });
+    }
+    void hessian_accumulate(Tensor hessian, Tensor in) override {
+        with_float_type(in.dtype, [&]<class T>() {
+            cuda::hessian_accumulate(hessian.as<float>(), in.as<T>(), in.elements() / hessian.dim(0), hessian.dim(0),
+                                     1.0F, stream_);
+        });
+    }
+
     void dequantize_additive(Tensor weight, const AdditiveCodes& additive) override {
         with_view(additive, [&](auto view) {
             with_float_type(weight.dtype, [&]<class T>() { cuda::dequantize_additive(weight.as<T>(), view, stream_); });

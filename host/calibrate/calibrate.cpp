@@ -1,0 +1,284 @@
+#include "host/calibrate/calibrate.h"
+
+#include "host/quant/quantize_matrix.h"
+#include "host/quant/random.h"
+#include "io/error.h"
+
+#include <array>
+#include <chrono>
+#include <filesystem>
+
+namespace pvtune {
+
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// The distinct inputs of a block's matrices, and which matrix reads which.
+constexpr std::array<MatrixIndex, 4> inputs{query, output, gate, down};
+constexpr std::array<std::size_t, matrices_per_block> input_of{0, 0, 0, 1, 2, 2, 3};
+
+struct Calibration {
+    Backend& backend;
+    const CalibrateJob& job;
+    ModelConfig config;
+    Model model;  ///< one block
+    BlockWork work;
+    BlockTuneState tune_state;
+    std::array<Tensor, inputs.size()> hessians;
+
+    Calibration(Backend& device, const CalibrateJob& wanted, ModelConfig model_config)
+        : backend(device), job(wanted), config(std::move(model_config)) {
+        const CalibrateSettings& settings = job.settings;
+        model = allocate_single_block(backend, config, settings.precision, settings.length);
+        work = allocate_block_work(backend, model, {settings.sequences_together(), settings.length}, true);
+        for (std::size_t i = 0; i < inputs.size(); ++i) {
+            const std::int64_t width = model.blocks.front().matrices[inputs[i]].columns;
+            hessians[i] = backend.arena().allocate("Hessians", DType::f32, {width, width});
+        }
+    }
+
+    template <class Body>
+    void for_parts(const Body& body) {
+        const std::int64_t together = job.settings.sequences_together();
+        for (std::int64_t first = 0; first < job.settings.sequences; first += together) {
+            const std::int64_t count = std::min(together, job.settings.sequences - first);
+            body(first, count, first_sequences(work, config, count));
+        }
+    }
+
+    /// states = block(states), sequence by sequence.
+    void forward(Activations& states) {
+        for_parts([&](std::int64_t first, std::int64_t count, const BlockWork& part) {
+            states.read(first, count, part.in);
+            block_forward(backend.ops(), model, model.blocks.front(), part.out, part.in, part.activations, part.batch);
+            states.write(first, count, part.out);
+        });
+    }
+
+    /// Hessians of what the unquantised block does with `states`; its outputs go to `targets` where they are wanted.
+    void accumulate_hessians(Activations& states, Activations* targets) {
+        for (const Tensor& hessian : hessians) backend.ops().fill_zero(hessian);
+        for_parts([&](std::int64_t first, std::int64_t count, const BlockWork& part) {
+            states.read(first, count, part.in);
+            block_forward(backend.ops(), model, model.blocks.front(), part.out, part.in, part.activations, part.batch,
+                          [&](MatrixIndex index, Tensor seen) {
+                              backend.ops().hessian_accumulate(hessians[input_of[index]], seen);
+                          });
+            if (targets) targets->write(first, count, part.out);
+        });
+    }
+
+    void quantize(CalibratedBlock& report, std::uint64_t block_seed) {
+        Random seeds(block_seed);
+        std::array<std::vector<float>, inputs.size()> values;
+        for (std::size_t i = 0; i < inputs.size(); ++i) {
+            values[i].resize(static_cast<std::size_t>(hessians[i].elements()));
+            backend.download(values[i].data(), hessians[i]);
+        }
+        for (std::size_t i = 0; i < matrices_per_block; ++i) {
+            Matrix& matrix = model.blocks.front().matrices[i];
+            QuantizedMatrix done{matrix.name, matrix.rows, matrix.columns, 0, {}};
+            const std::vector<float> weight = read_dense(*job.model, matrix.name, {matrix.rows, matrix.columns});
+            matrix.quantized = quantize_matrix(backend, matrix.name, weight, matrix.rows, matrix.columns, job.spec,
+                                               seeds.next(), values[input_of[i]], &done.report);
+            done.bits = matrix.quantized->bits();
+            report.matrices.push_back(std::move(done));
+        }
+    }
+};
+
+/// Hidden states behind the embedding.
+void embed(Backend& backend, const CalibrateJob& job, const ModelConfig& config, Activations& states) {
+    // A backend of its own, so that the embedding's memory goes when this is done.
+    const std::int64_t length = job.settings.length;
+    const std::vector<float> table =
+        read_dense(*job.model, "model.embed_tokens.weight", {config.vocabulary, config.width});
+    std::vector<float> rows(static_cast<std::size_t>(length * config.width));
+    const Tensor part = backend.arena().allocate("hidden states", job.settings.precision, {length, config.width});
+    for (std::int64_t sequence = 0; sequence < job.settings.sequences; ++sequence) {
+        for (std::int64_t t = 0; t < length; ++t) {
+            const std::uint32_t token = job.tokens[static_cast<std::size_t>(sequence * length + t)];
+            std::copy_n(table.begin() + token * config.width, config.width, rows.begin() + t * config.width);
+        }
+        upload_as(backend, part, rows);
+        states.write(sequence, 1, part);
+    }
+}
+
+std::string block_file(const CalibrateJob& job, std::int64_t i) {
+    std::string number = std::to_string(i);
+    number.insert(0, number.size() < 4 ? 4 - number.size() : 0, '0');
+    return job.folder() + "/block_" + number + ".h5";
+}
+
+/// What is stored in 16 bits is rounded to them, so that a run that goes on and one that resumes see the same values.
+void round_as_stored(Backend& backend, const Block& block) {
+    for (const Matrix& matrix : block.matrices) {
+        for (const ContinuousParameter& parameter : matrix.quantized->parameters()) {
+            std::vector<float> values(static_cast<std::size_t>(parameter.value.elements()));
+            backend.download(values.data(), parameter.value);
+            for (float& value : values) value = to_float(from_float<f16>(value));
+            backend.upload(parameter.value, values.data());
+        }
+    }
+}
+
+void save_block(Calibration& run, const CalibratedBlock& report) {
+    Backend& backend = run.backend;
+    const Block& block = run.model.blocks.front();
+    StoreWriter store(block_file(run.job, report.index), "calibrated block", run.job.command);
+    store.set_text("/", "source", run.job.source);
+    for (const QuantizedMatrix& done : report.matrices) {
+        const auto matrix = std::find_if(block.matrices.begin(), block.matrices.end(),
+                                         [&](const Matrix& other) { return other.name == done.name; });
+        const std::string path = "/tensors/" + done.name;
+        matrix->quantized->save(backend, store, path, false);
+        store.set_real(path, "squared_error", done.report.squared_error);
+        store.set_real(path, "squared_norm", done.report.squared_norm);
+        store.set_real(path, "output_error", done.report.output_error);
+        store.set_real(path, "output_norm", done.report.output_norm);
+    }
+    for (const auto& [name, tensor] : dense_parameters(block, run.config, report.index)) {
+        std::vector<float> values(static_cast<std::size_t>(tensor.elements()));
+        backend.download(values.data(), tensor);
+        store.write("/tensors/" + name, DType::f32, tensor.extents(), values.data());
+    }
+    store.commit();
+}
+
+/// A finished block of an earlier run, into the model.
+CalibratedBlock load_block(Calibration& run, std::int64_t i) {
+    const StoreReader store(block_file(run.job, i), "calibrated block");
+    if (store.text("/", "source") != run.job.source) {
+        throw Error(store.path() + ": is of a run with other inputs or flags: give the same, or remove " +
+                    run.job.folder() + " and start again without --resume");
+    }
+    CalibratedBlock report;
+    report.index = i;
+    report.resumed = true;
+    Block& block = run.model.blocks.front();
+    for (Matrix& matrix : block.matrices) {
+        const std::string path = "/tensors/" + matrix.name;
+        matrix.quantized = load_representation(run.backend, store, path);
+        QuantizedMatrix done{matrix.name, matrix.rows, matrix.columns, matrix.quantized->bits(), {}};
+        done.report.squared_error = store.real(path, "squared_error");
+        done.report.squared_norm = store.real(path, "squared_norm");
+        done.report.output_error = store.real(path, "output_error");
+        done.report.output_norm = store.real(path, "output_norm");
+        report.matrices.push_back(std::move(done));
+    }
+    for (const auto& [name, tensor] : dense_parameters(block, run.config, i)) {
+        upload_as(run.backend, tensor, read_dense(store, name, tensor.extents()));
+    }
+    prepare_block(run.backend.ops(), run.model, 0);
+    return report;
+}
+
+/// The model from the files of all blocks.
+std::string assemble(Calibration& run, const QuantizeResult& result) {
+    const CalibrateJob& job = run.job;
+    StoreWriter store(job.out, "weights", job.command);
+    store.set_text("/", "config", run.config.json);
+    store.set_text("/", "quantization", quantization_json(job.spec, job.seed, job.source));
+    store.set_text("/", "source_hash", job.model->content_hash());
+    for (const TensorSpec& tensor : tensor_specs(run.config)) {
+        if (!tensor.name.starts_with("model.layers.")) copy_tensor(*job.model, store, tensor);
+    }
+    for (std::int64_t i = 0; i < run.config.layers; ++i) {
+        const StoreReader block(block_file(job, i), "calibrated block");
+        for (const TensorSpec& tensor : block_specs(run.config, i)) {
+            const std::string path = "/tensors/" + tensor.name;
+            if (tensor.block_matrix) {
+                const auto backend = make_cpu_backend({});
+                load_representation(*backend, block, path)->save(*backend, store, path, false);
+            } else {
+                write_as(store, path, job.model->info(path), read_dense(block, tensor.name, tensor.shape));
+            }
+        }
+    }
+    store.set_real("/", "relative_mse", result.total.relative_mse());
+    return store.commit();
+}
+
+}  // namespace
+
+std::int64_t CalibrateSettings::sequences_together() const {
+    constexpr std::int64_t tokens_together = 4096;
+    return std::clamp<std::int64_t>(tokens_together / length, 1, std::min(sequences, block.batch));
+}
+
+void plan_calibration(Backend& planning, const ModelConfig& config, const CalibrateSettings& settings) {
+    CalibrateJob job;
+    job.settings = settings;
+    const Calibration run(planning, job, config);
+}
+
+QuantizeResult calibrate_model(Backend& backend, const CalibrateJob& job,
+                               const std::function<void(const CalibratedBlock&)>& progress) {
+    const CalibrateSettings& settings = job.settings;
+    Calibration run(backend, job, read_config(*job.model));
+    const ModelConfig& config = run.config;
+    std::error_code failed;
+    std::filesystem::create_directories(job.folder(), failed);
+    if (failed) throw Error(job.folder() + ": cannot be made (" + failed.message() + "): choose another --out");
+
+    const std::int64_t bytes = settings.sequences * settings.length * config.width * size_of(settings.precision);
+    const bool in_files = 2 * bytes > settings.activation_memory;
+    const auto activations = [&](const char* name) {
+        return std::make_unique<Activations>(backend, settings.precision, settings.sequences, settings.length,
+                                             config.width, in_files ? job.folder() + name : std::string());
+    };
+    const auto states = activations("/states.h5");    // of the quantised model
+    const auto targets = activations("/targets.h5");  // of the unquantised one, or of the unquantised block
+    embed(backend, job, config, *states);
+    if (settings.dense_targets) embed(backend, job, config, *targets);
+
+    QuantizeResult result;
+    Random seeds(job.seed);
+    for (std::int64_t i = 0; i < config.layers; ++i) {
+        const std::uint64_t block_seed = seeds.next();
+        read_single_block(backend, run.model, *job.model, i);
+        CalibratedBlock report;
+        const bool finished = job.resume && std::filesystem::exists(block_file(job, i));
+        auto start = std::chrono::steady_clock::now();
+        if (settings.dense_targets) run.forward(*targets);
+        if (finished) {
+            report = load_block(run, i);
+        } else {
+            report.index = i;
+            run.accumulate_hessians(*states, settings.dense_targets ? nullptr : targets.get());
+            report.hessian_seconds = seconds_since(start);
+            start = std::chrono::steady_clock::now();
+            run.quantize(report, block_seed);
+            report.quantize_seconds = seconds_since(start);
+            start = std::chrono::steady_clock::now();
+            report.tuning = tune_block(backend, run.model, i, run.work, run.tune_state, *states, *targets,
+                                       settings.sequences, settings.block);
+            round_as_stored(backend, run.model.blocks.front());
+            prepare_block(backend.ops(), run.model, 0);
+            report.tune_seconds = seconds_since(start);
+            save_block(run, report);
+        }
+        start = std::chrono::steady_clock::now();
+        if (i + 1 < config.layers) run.forward(*states);
+        backend.synchronize();
+        report.forward_seconds = seconds_since(start);
+        for (const QuantizedMatrix& matrix : report.matrices) {
+            result.bits += matrix.bits;
+            result.total.squared_error += matrix.report.squared_error;
+            result.total.squared_norm += matrix.report.squared_norm;
+            result.total.output_error += matrix.report.output_error;
+            result.total.output_norm += matrix.report.output_norm;
+            result.total.seconds += matrix.report.seconds;
+        }
+        progress(report);
+    }
+    result.content_hash = assemble(run, result);
+    std::filesystem::remove_all(job.folder(), failed);
+    return result;
+}
+
+}  // namespace pvtune

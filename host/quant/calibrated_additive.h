@@ -1,0 +1,31 @@
+#pragma once
+
+#include "host/quant/initialize.h"
+
+namespace pvtune {
+
+/// The work that additive codes under a Hessian put in.
+struct CalibratedSettings {
+    int rounds = 4;              ///< of codes, then codebooks and scales
+    int beam = 4;                ///< of the search for the codes of a group
+    int fit_iterations = 6;      ///< conjugate gradient steps of a round's codebooks
+    double tolerance = 2e-3;     ///< rounds end when one gains less than this share of the objective
+    double damping = 1e-2;       ///< of the mean diagonal, added to the diagonal of the Hessian
+    std::int64_t block = 128;    ///< columns whose groups see one another's changes at once
+    InitializeSettings initial;  ///< of the data-free codes that everything starts from
+};
+
+/// Additive codes for weight [rows, columns] with a small tr((W - What) H (W - What)^T), H = hessian f32 [columns,
+/// columns], symmetric: AQLM (Egiazarian et al. 2024) with the running gradient (W - What) H kept up to date. Rounds of
+/// 1. codes, coordinate by coordinate: all rows' group g at once. With G = (W - What) H and L L^T = H_gg, the best
+///    codes for group g beside all others are the nearest to (G_g + What_g H_gg) L^-T in codebooks times L: an ordinary
+///    beam search. G's columns of the same block follow at once, the others by one product a block.
+/// 2. codebooks: least squares under H by conjugate gradients, one product with H a step; then the scale of each row
+///    in closed form.
+/// Stops early by the tolerance. Errors and their messages are those of encode_additive().
+EncodedMatrix encode_additive_calibrated(const std::string& name, std::span<const float> weight, std::int64_t rows,
+                                         std::int64_t columns, const QuantizationSpec& spec, std::uint64_t seed,
+                                         std::span<const float> hessian, QuantizationReport* report = nullptr,
+                                         const CalibratedSettings& settings = {});
+
+}  // namespace pvtune
