@@ -234,7 +234,8 @@ QuantizeResult calibrate_model(Backend& backend, const CalibrateJob& job,
     const auto states = activations("/states.h5");    // of the quantised model
     const auto targets = activations("/targets.h5");  // of the unquantised one, or of the unquantised block
     embed(backend, job, config, *states);
-    if (settings.dense_targets) embed(backend, job, config, *targets);
+    const bool follow_dense = settings.dense_targets && settings.block.epochs > 0;
+    if (follow_dense) embed(backend, job, config, *targets);
 
     QuantizeResult result;
     Random seeds(job.seed);
@@ -244,12 +245,12 @@ QuantizeResult calibrate_model(Backend& backend, const CalibrateJob& job,
         CalibratedBlock report;
         const bool finished = job.resume && std::filesystem::exists(block_file(job, i));
         auto start = std::chrono::steady_clock::now();
-        if (settings.dense_targets) run.forward(*targets);
+        if (follow_dense) run.forward(*targets);
         if (finished) {
             report = load_block(run, i);
         } else {
             report.index = i;
-            run.accumulate_hessians(*states, settings.dense_targets ? nullptr : targets.get());
+            run.accumulate_hessians(*states, follow_dense ? nullptr : targets.get());
             report.hessian_seconds = seconds_since(start);
             start = std::chrono::steady_clock::now();
             run.quantize(report, block_seed);

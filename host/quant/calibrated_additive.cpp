@@ -29,6 +29,7 @@ struct Work {
     std::int64_t size = 0;
     EncodedMatrix encoded;
     std::vector<float> hessian;            ///< [columns, columns], damped, its mean diagonal 1
+    std::vector<bf16> narrow_hessian;      ///< the same in bf16, for the directions of a fit
     std::vector<float> weight_hessian;     ///< W H [rows, columns]
     std::vector<float> quantized;          ///< What
     std::vector<float> quantized_hessian;  ///< What H
@@ -62,6 +63,22 @@ void multiply_hessian(float* out, const float* in, const Work& work, std::int64_
 
 void multiply_hessian(std::vector<float>& out, const std::vector<float>& in, const Work& work) {
     multiply_hessian(out.data(), in.data(), work, 0, work.columns, false);
+}
+
+/// out = in * H of bf16 operands, sums in f32.
+void multiply_narrow_hessian(std::vector<float>& out, const std::vector<bf16>& in, const Work& work) {
+    cpu::Gemm problem;
+    problem.m = work.rows;
+    problem.n = work.columns;
+    problem.k = work.columns;
+    problem.dtype = DType::bf16;
+    problem.left = in.data();
+    problem.left_stride = work.columns;
+    problem.right = work.narrow_hessian.data();
+    problem.right_stride = work.columns;
+    problem.result = out.data();
+    problem.result_stride = work.columns;
+    cpu::gemm(problem);
 }
 
 /// <a, b> of two matrices, row by row, in f64.
@@ -108,9 +125,10 @@ double objective(const Work& work) {
     return cpu::ordered_sum(with_weight) - cpu::ordered_sum(with_quantized);
 }
 
-/// The lower Cholesky factor of H_gg; a pivot that rounding made too small is lifted.
+/// The lower Cholesky factor L of H_gg and its inverse; a pivot that rounding made too small is lifted.
 struct GroupFactor {
     double lower[most_group][most_group] = {};
+    double inverse[most_group][most_group] = {};
 
     GroupFactor(const Work& work, std::int64_t first) {
         const std::int64_t group = work.group;
@@ -120,6 +138,13 @@ struct GroupFactor {
                 const double diagonal = sum;
                 for (std::int64_t k = 0; k < j; ++k) sum -= lower[i][k] * lower[j][k];
                 lower[i][j] = i == j ? std::sqrt(std::max(sum, 1e-6 * diagonal)) : sum / lower[j][j];
+            }
+        }
+        for (std::int64_t j = 0; j < group; ++j) {
+            for (std::int64_t i = j; i < group; ++i) {
+                double sum = i == j ? 1 : 0;
+                for (std::int64_t k = j; k < i; ++k) sum -= lower[i][k] * inverse[k][j];
+                inverse[i][j] = sum / lower[i][i];
             }
         }
     }
@@ -147,40 +172,40 @@ std::vector<float> transformed_codebooks(const Work& work, const GroupFactor& fa
 struct Block {
     std::int64_t first = 0;
     std::int64_t columns = 0;
-    std::vector<float> gradient;         ///< G's columns of the block [rows, columns]
-    std::vector<float> change;           ///< What before - What after [rows, columns]
-    std::vector<float> targets;          ///< of one group [rows, group]
-    std::vector<std::uint16_t> codes;    ///< of one group [rows, books]
-    std::vector<std::uint16_t> earlier;  ///< the same before the search
+    std::vector<float> gradient;       ///< G's columns of the block [rows, columns]
+    std::vector<float> change;         ///< What before - What after [rows, columns]
+    std::vector<float> targets;        ///< of one group [rows, group]
+    std::vector<std::uint16_t> codes;  ///< of one group [rows, books]
 };
 
-/// targets = (G_g + What_g H_gg) L^-T / scale: the point that the codes of the group should meet.
+/// targets = (G_g + What_g H_gg) L^-T / scale = (L^-1 G_g + L^T What_g) / scale: the point that the codes of the group
+/// should meet.
+template <int group>
 void set_targets(const Work& work, Block& block, const GroupFactor& factor, std::int64_t first) {
-    const std::int64_t group = work.group;
     const std::int64_t books = work.books;
     const std::int64_t at = first - block.first;
+    float inverse_columns[group][group];
+    float lower_rows[group][group];
+    for (int j = 0; j < group; ++j) {
+        for (int i = 0; i < group; ++i) {
+            inverse_columns[j][i] = static_cast<float>(factor.inverse[i][j]);
+            lower_rows[j][i] = static_cast<float>(factor.lower[j][i]);
+        }
+    }
     for_chunks(work.rows, rows_per_chunk, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
         for (std::int64_t row = begin; row < end; ++row) {
-            const auto scale = static_cast<double>(work.encoded.scales[index_of(row)]);
             const float* gradient = block.gradient.data() + row * block.columns + at;
             const float* now = work.quantized.data() + row * work.columns + first;
-            double point[most_group];
-            for (std::int64_t i = 0; i < group; ++i) {
-                const float* hessian = work.hessian.data() + (first + i) * work.columns + first;
-                point[i] = static_cast<double>(gradient[i]);
-                for (std::int64_t j = 0; j < group; ++j) {
-                    point[i] += static_cast<double>(hessian[j]) * static_cast<double>(now[j]);
+            float point[group] = {};
+            for (int j = 0; j < group; ++j) {
+#pragma omp simd
+                for (int i = 0; i < group; ++i) {
+                    point[i] += inverse_columns[j][i] * gradient[j] + lower_rows[j][i] * now[j];
                 }
             }
-            // L t = point: forward substitution.
-            for (std::int64_t i = 0; i < group; ++i) {
-                for (std::int64_t j = 0; j < i; ++j) point[i] -= factor.lower[i][j] * point[j];
-                point[i] /= factor.lower[i][i];
-            }
             // A row without scale stays as it is: targets that are not finite keep their codes.
-            for (std::int64_t i = 0; i < group; ++i) {
-                block.targets[index_of(row * group + i)] = static_cast<float>(point[i] / scale);
-            }
+            const float scale = work.encoded.scales[index_of(row)];
+            for (int i = 0; i < group; ++i) block.targets[index_of(row * group + i)] = point[i] / scale;
             const std::uint16_t* codes = work.encoded.codes.data() + (row * work.row_groups() + first / group) * books;
             std::copy_n(codes, books, block.codes.begin() + row * books);
         }
@@ -237,7 +262,7 @@ void sweep(Work& work, const cpu::BeamSettings& search, std::int64_t block_colum
         for (std::int64_t first = block.first; first < block.first + block.columns; first += group) {
             const GroupFactor factor(work, first);
             const std::vector<float> codebooks = transformed_codebooks(work, factor);
-            set_targets(work, block, factor, first);
+            with_group(group, [&]<int width>() { set_targets<width>(work, block, factor, first); });
             const auto tables =
                 cpu::make_codebook_tables(codebooks.data(), work.books, work.size, group, work.rows, search);
             cpu::search_codes(tables, block.targets.data(), block.codes.data(), work.rows, search);
@@ -253,8 +278,8 @@ void fit_codebooks(Work& work, int iterations) {
     std::vector<float>& codebooks = work.encoded.codebooks;
     const std::size_t elements = codebooks.size();
     std::vector<float> unused(index_of(work.rows));
+    std::vector<bf16> narrow(work.quantized.size());
     std::vector<float> matrix(work.quantized.size());
-    std::vector<float> hessian_matrix(work.quantized.size());
     const auto adjoint = [&](std::vector<float>& out, std::vector<float>& d_weight) {
         const AdditiveCodes additive = work.codes_with(codebooks);
         cpu::additive_gradient({out.data(), DType::f32, {work.books, work.size, work.group}},
@@ -285,9 +310,9 @@ void fit_codebooks(Work& work, int iterations) {
         const auto beta = static_cast<float>(old_norm > 0 ? norm / old_norm : 0);
         old_norm = norm;
         for (std::size_t i = 0; i < elements; ++i) direction[i] = preconditioned[i] + beta * direction[i];
-        cpu::dequantize_additive(work.matrix(matrix), work.codes_with(direction));
-        multiply_hessian(hessian_matrix, matrix, work);
-        adjoint(image, hessian_matrix);
+        cpu::dequantize_additive({narrow.data(), DType::bf16, {work.rows, work.columns}}, work.codes_with(direction));
+        multiply_narrow_hessian(matrix, narrow, work);
+        adjoint(image, matrix);
         const double curvature = product(direction, image);
         if (!(curvature > 0)) return;
         const auto step = static_cast<float>(norm / curvature);
@@ -353,17 +378,19 @@ EncodedMatrix encode_additive_calibrated(const std::string& name, std::span<cons
     work.books = spec.codebooks;
     work.size = std::int64_t{1} << spec.code_bits;
     work.hessian = normalized(hessian, columns, settings.damping);
+    work.narrow_hessian.resize(work.hessian.size());
+    std::transform(work.hessian.begin(), work.hessian.end(), work.narrow_hessian.begin(),
+                   [](float value) { return to_bf16(value); });
     for (auto* values : {&work.weight_hessian, &work.quantized, &work.quantized_hessian, &work.gradient}) {
         values->resize(weight.size());
     }
     multiply_hessian(work.weight_hessian.data(), weight.data(), work, 0, columns, false);
 
-    const cpu::BeamSettings search{settings.beam, spec.codebooks == 1 ? 1 : 2};
+    const cpu::BeamSettings search{settings.beam, 1};
     refresh(work);
     double before = objective(work);
     for (int round = 0; round < settings.rounds; ++round) {
         sweep(work, search, settings.block);
-        refresh(work);
         fit_codebooks(work, settings.fit_iterations);
         refresh(work);
         fit_scales(work, false);

@@ -398,6 +398,7 @@ CodebookTables make_codebook_tables(const float* codebooks, std::int64_t books, 
         for (std::int64_t row = begin; row < end; ++row) {
             const std::int64_t m = row / (books * size);
             const std::int64_t n = row / size % books;
+            if (m == n) continue;  // never looked at
             const float* codeword = codebooks + (m * size + row % size) * group;
             const float* columns = tables.transposed.data() + n * group * stride;
             float* out = tables.cross.data() + row * stride;
