@@ -50,7 +50,7 @@ struct Calibration {
     }
 
     /// states = block(states), sequence by sequence.
-    void forward(Activations& states) {
+    void forward(ActivationStream& states) {
         for_parts([&](std::int64_t first, std::int64_t count, const BlockWork& part) {
             states.read(first, count, part.in);
             block_forward(backend.ops(), model, model.blocks.front(), part.out, part.in, part.activations, part.batch);
@@ -59,7 +59,7 @@ struct Calibration {
     }
 
     /// Hessians of what the unquantised block does with `states`; its outputs go to `targets` where they are wanted.
-    void accumulate_hessians(Activations& states, Activations* targets) {
+    void accumulate_hessians(ActivationStream& states, ActivationStream* targets) {
         for (const Tensor& hessian : hessians) backend.ops().fill_zero(hessian);
         for_parts([&](std::int64_t first, std::int64_t count, const BlockWork& part) {
             states.read(first, count, part.in);
@@ -91,7 +91,7 @@ struct Calibration {
 };
 
 /// Hidden states behind the embedding.
-void embed(Backend& backend, const CalibrateJob& job, const ModelConfig& config, Activations& states) {
+void embed(Backend& backend, const CalibrateJob& job, const ModelConfig& config, ActivationStream& states) {
     // A backend of its own, so that the embedding's memory goes when this is done.
     const std::int64_t length = job.settings.length;
     const std::vector<float> table =
@@ -227,12 +227,12 @@ QuantizeResult calibrate_model(Backend& backend, const CalibrateJob& job,
 
     const std::int64_t bytes = settings.sequences * settings.length * config.width * size_of(settings.precision);
     const bool in_files = 2 * bytes > settings.activation_memory;
-    const auto activations = [&](const char* name) {
-        return std::make_unique<Activations>(backend, settings.precision, settings.sequences, settings.length,
-                                             config.width, in_files ? job.folder() + name : std::string());
+    const auto stream = [&](const char* name) {
+        return std::make_unique<ActivationStream>(backend, settings.precision, settings.sequences, settings.length,
+                                                  config.width, in_files ? job.folder() + name : std::string());
     };
-    const auto states = activations("/states.h5");    // of the quantised model
-    const auto targets = activations("/targets.h5");  // of the unquantised one, or of the unquantised block
+    const auto states = stream("/states.h5");    // of the quantised model
+    const auto targets = stream("/targets.h5");  // of the unquantised one, or of the unquantised block
     embed(backend, job, config, *states);
     const bool follow_dense = settings.dense_targets && settings.block.epochs > 0;
     if (follow_dense) embed(backend, job, config, *targets);

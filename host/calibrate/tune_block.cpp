@@ -60,7 +60,7 @@ public:
     void prepare() { prepare_block(ops_, model_, 0); }
 
     /// Mean squared error over sequences [first, last) and the targets' mean square.
-    std::pair<double, double> evaluate(Activations& inputs, Activations& targets, std::int64_t first,
+    std::pair<double, double> evaluate(ActivationStream& inputs, ActivationStream& targets, std::int64_t first,
                                        std::int64_t last) {
         double error = 0;
         double square = 0;
@@ -75,7 +75,7 @@ public:
         return {error / tokens, square / (tokens * static_cast<double>(model_.config.width))};
     }
 
-    void step(Activations& inputs, Activations& targets, std::int64_t first, std::int64_t count, float rate) {
+    void step(ActivationStream& inputs, ActivationStream& targets, std::int64_t first, std::int64_t count, float rate) {
         ops_.fill_zero(work_.gradients.attention_norm);
         ops_.fill_zero(work_.gradients.mlp_norm);
         for (const Tensor& bias : work_.gradients.biases) {
@@ -143,7 +143,7 @@ private:
                   parameter.gradient, {}, work_.squares, adam);
     }
     /// The buffers cut to `count` sequences, with inputs and targets in them.
-    BlockWork load(Activations& inputs, Activations& targets, std::int64_t first, std::int64_t count) {
+    BlockWork load(ActivationStream& inputs, ActivationStream& targets, std::int64_t first, std::int64_t count) {
         BlockWork part = first_sequences(work_, model_.config, count);
         inputs.read(first, count, part.in);
         targets.read(first, count, part.target);
@@ -202,8 +202,8 @@ BlockWork first_sequences(const BlockWork& work, const ModelConfig& config, std:
 }
 
 BlockTuneReport tune_block(Backend& backend, Model& model, std::int64_t index, const BlockWork& work,
-                           BlockTuneState& state, Activations& inputs, Activations& targets, std::int64_t sequences,
-                           const BlockTuneSettings& settings) {
+                           BlockTuneState& state, ActivationStream& inputs, ActivationStream& targets,
+                           std::int64_t sequences, const BlockTuneSettings& settings) {
     BlockTuner tuner(backend, model, index, work, state);
     tuner.prepare();
     const auto held_out = static_cast<std::int64_t>(std::ceil(settings.held_out * static_cast<double>(sequences)));

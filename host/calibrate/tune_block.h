@@ -1,6 +1,6 @@
 #pragma once
 
-#include "host/calibrate/activations.h"
+#include "host/calibrate/activation_stream.h"
 #include "host/model/single_block.h"
 
 namespace pvtune {
@@ -48,7 +48,7 @@ struct BlockTuneState {
 /// After every epoch the held-out error decides: no gain ends the tuning, and the best parameters stay. A loss that is
 /// not finite ends it too. Leaves the weights dequantised.
 BlockTuneReport tune_block(Backend& backend, Model& model, std::int64_t index, const BlockWork& work,
-                           BlockTuneState& state, Activations& inputs, Activations& targets, std::int64_t sequences,
-                           const BlockTuneSettings& settings);
+                           BlockTuneState& state, ActivationStream& inputs, ActivationStream& targets,
+                           std::int64_t sequences, const BlockTuneSettings& settings);
 
 }  // namespace pvtune

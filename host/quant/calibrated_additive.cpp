@@ -343,12 +343,14 @@ void fit_scales(Work& work, bool round) {
     set_gradient(work);
 }
 
-/// The Hessian with its mean diagonal at 1, damped; a Hessian that says nothing becomes the identity.
+/// The Hessian with its mean diagonal at 1, damped; one that says nothing (zero, or not finite) becomes the identity.
 std::vector<float> normalized(std::span<const float> hessian, std::int64_t columns, double damping) {
     double trace = 0;
     for (std::int64_t i = 0; i < columns; ++i) trace += static_cast<double>(hessian[index_of(i * columns + i)]);
     const double mean = trace / static_cast<double>(columns);
-    const bool usable = std::isfinite(mean) && mean > 0;
+    const bool usable = mean > 0 && std::all_of(hessian.begin(), hessian.end(), [&](float value) {
+                            return std::isfinite(static_cast<double>(value) / mean);
+                        });
     std::vector<float> result(hessian.size());
     for_chunks(columns, rows_per_chunk, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin * columns; usable && i < end * columns; ++i) {

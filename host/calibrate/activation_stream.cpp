@@ -1,4 +1,4 @@
-#include "host/calibrate/activations.h"
+#include "host/calibrate/activation_stream.h"
 
 #include <algorithm>
 #include <cassert>
@@ -6,8 +6,8 @@
 
 namespace pvtune {
 
-Activations::Activations(Backend& backend, DType dtype, std::int64_t sequences, std::int64_t length, std::int64_t width,
-                         const std::string& file)
+ActivationStream::ActivationStream(Backend& backend, DType dtype, std::int64_t sequences, std::int64_t length,
+                                   std::int64_t width, const std::string& file)
     : backend_(backend), sequences_(sequences), sequence_bytes_(length * width * size_of(dtype)) {
     if (file.empty()) {
         memory_.resize(static_cast<std::size_t>(sequences * sequence_bytes_));
@@ -16,17 +16,17 @@ Activations::Activations(Backend& backend, DType dtype, std::int64_t sequences, 
     }
 }
 
-Activations::~Activations() {
+ActivationStream::~ActivationStream() {
     for (Part* part : {&ahead_, &behind_}) {
         if (part->transfer.valid()) part->transfer.wait();
     }
 }
 
-void Activations::finish(Part& part) {
+void ActivationStream::finish(Part& part) {
     if (part.transfer.valid()) part.transfer.get();  // throws what the transfer threw
 }
 
-void Activations::read(std::int64_t first, std::int64_t count, Tensor states) {
+void ActivationStream::read(std::int64_t first, std::int64_t count, Tensor states) {
     assert(states.bytes() == count * sequence_bytes_ && first + count <= sequences_);
     if (!file_) return backend_.upload(states, memory_.data() + first * sequence_bytes_);
     finish(ahead_);
@@ -49,7 +49,7 @@ void Activations::read(std::int64_t first, std::int64_t count, Tensor states) {
         std::async(std::launch::async, [this] { file_->read(ahead_.first, ahead_.count, ahead_.bytes.data()); });
 }
 
-void Activations::write(std::int64_t first, std::int64_t count, Tensor states) {
+void ActivationStream::write(std::int64_t first, std::int64_t count, Tensor states) {
     assert(states.bytes() == count * sequence_bytes_ && first + count <= sequences_);
     if (!file_) return backend_.download(memory_.data() + first * sequence_bytes_, states);
     finish(behind_);

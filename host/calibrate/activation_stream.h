@@ -12,14 +12,14 @@ namespace pvtune {
 
 /// Hidden states of the calibration sequences between two blocks, [sequences, length, width]: in memory, or in a file
 /// that is read ahead and written behind the work, so that memory holds two parts of it at a time.
-class Activations {
+class ActivationStream {
 public:
     /// file: where to keep them; empty: in memory. The file is removed with the object.
-    Activations(Backend& backend, DType dtype, std::int64_t sequences, std::int64_t length, std::int64_t width,
-                const std::string& file);
-    ~Activations();
-    Activations(const Activations&) = delete;
-    Activations& operator=(const Activations&) = delete;
+    ActivationStream(Backend& backend, DType dtype, std::int64_t sequences, std::int64_t length, std::int64_t width,
+                     const std::string& file);
+    ~ActivationStream();
+    ActivationStream(const ActivationStream&) = delete;
+    ActivationStream& operator=(const ActivationStream&) = delete;
 
     /// states [count * length, width] on the device = sequences [first, first + count). Reads the sequences behind them
     /// ahead.
