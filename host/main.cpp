@@ -28,9 +28,11 @@ int program(int argc, char** argv) {
     add_quantize_command(app, common);
     add_tune_command(app, common);
     add_eval_command(app, common);
+    add_score_command(app, common);
     add_generate_command(app, common);
     add_inspect_command(app, common);
     add_bench_command(app, common);
+    add_demo_convergence_command(app, common);
     add_common_flags(app, common);
     try {
         app.parse(argc, argv);

@@ -32,9 +32,11 @@ void add_import_command(CLI::App& app, CommonOptions& common);
 void add_quantize_command(CLI::App& app, CommonOptions& common);
 void add_tune_command(CLI::App& app, CommonOptions& common);
 void add_eval_command(CLI::App& app, CommonOptions& common);
+void add_score_command(CLI::App& app, CommonOptions& common);
 void add_generate_command(CLI::App& app, CommonOptions& common);
 void add_inspect_command(CLI::App& app, CommonOptions& common);
 void add_bench_command(CLI::App& app, CommonOptions& common);
+void add_demo_convergence_command(CLI::App& app, CommonOptions& common);
 
 /// Adds the common flags to every subcommand that is there.
 void add_common_flags(CLI::App& app, CommonOptions& common);

@@ -1,5 +1,6 @@
 #include "host/eval/perplexity.h"
 
+#include "host/eval/forward.h"
 #include "host/model/head.h"
 
 #include <algorithm>
@@ -45,13 +46,7 @@ PerplexityResult perplexity(Backend& backend, Model& model, std::span<const std:
         backend.upload(device_targets, targets.data());
 
         const Tensor hidden = all_hidden.rows(0, batch.tokens());
-        backend.ops().embedding_forward(hidden, model.embedding, device_ids);
-        BlockActivations used = activations;
-        if (batch.sequences != largest.sequences) used = first_rows(activations, model.config, batch);
-        for (std::int64_t i = 0; i < model.config.layers; ++i) {
-            prepare_block(backend.ops(), model, i);
-            block_forward(backend.ops(), model, model.blocks[static_cast<std::size_t>(i)], hidden, hidden, used, batch);
-        }
+        forward(backend, model, hidden, device_ids, activations, batch);
         cross_entropy(backend.ops(), model, head, hidden, device_targets, {}, {}, 1.0F);
         losses.resize(static_cast<std::size_t>(batch.tokens()));
         backend.download(losses.data(), head.losses.rows(0, batch.tokens()));

@@ -1,5 +1,6 @@
 #include "host/eval/tokenizer_process.h"
 
+#include "host/common/python.h"
 #include "host/common/text.h"
 #include "io/error.h"
 
@@ -9,9 +10,7 @@
 #include <unistd.h>
 #include <array>
 #include <csignal>
-#include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 namespace pvtune {
@@ -19,7 +18,6 @@ namespace pvtune {
 namespace {
 
 using Json = nlohmann::json;
-namespace fs = std::filesystem;
 
 struct Pipe {
     int read = -1;
@@ -33,33 +31,13 @@ Pipe make_pipe() {
     return {ends[0], ends[1]};
 }
 
-/// The repository that holds build/pvtune (or build/<variant>/pvtune): the first folder above it with the bridge.
-fs::path home() {
-    std::error_code code;
-    fs::path folder = fs::read_symlink("/proc/self/exe", code).parent_path();
-    for (int up = 0; up < 4 && !folder.empty(); ++up, folder = folder.parent_path()) {
-        if (fs::exists(folder / "scripts" / "tokenizer_bridge.py", code)) return folder;
-    }
-    return fs::read_symlink("/proc/self/exe", code).parent_path().parent_path();
-}
-
-std::string from_environment(const char* name, const fs::path& otherwise) {
-    const char* value = std::getenv(name);
-    return value != nullptr && *value != '\0' ? value : otherwise.string();
-}
-
 }  // namespace
 
 TokenizerProcess::TokenizerProcess(const std::string& tokenizer) : tokenizer_(tokenizer) {
-    const std::string python = from_environment("PVTUNE_PYTHON", home() / "build" / "venv" / "bin" / "python");
-    const std::string script =
-        (fs::path(from_environment("PVTUNE_SCRIPTS", home() / "scripts")) / "tokenizer_bridge.py").string();
     if (access(tokenizer.c_str(), R_OK) != 0)
         throw Error(tokenizer + ": " + std::strerror(errno) + ": name the model's tokenizer.json");
-    if (access(python.c_str(), X_OK) != 0)
-        throw Error(python + ": no Python here: run `make setup`, or set PVTUNE_PYTHON");
-    if (access(script.c_str(), R_OK) != 0)
-        throw Error(script + ": not there: set PVTUNE_SCRIPTS to the folder scripts/ of pvtune");
+    const std::string python = python_program();
+    const std::string script = python_script("tokenizer_bridge.py");
 
     std::signal(SIGPIPE, SIG_IGN);  // a bridge that ended shows as a failed write
     const Pipe request = make_pipe();

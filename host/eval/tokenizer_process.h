@@ -9,8 +9,7 @@
 
 namespace pvtune {
 
-/// A Hugging Face tokenizer in a process of its own: scripts/tokenizer_bridge.py, spoken to in lines of JSON. Python
-/// and scripts are those of the folder that this program was built in (PVTUNE_PYTHON and PVTUNE_SCRIPTS name others).
+/// A Hugging Face tokenizer in a process of its own: scripts/tokenizer_bridge.py, spoken to in lines of JSON.
 class TokenizerProcess {
 public:
     explicit TokenizerProcess(const std::string& tokenizer);

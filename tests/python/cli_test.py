@@ -201,7 +201,8 @@ class Commands(CommandLine):
 
     def test_help_and_version(self) -> None:
         self.assertRegex(run("--version").stdout, r"\d+\.\d+")
-        for command in ("import", "quantize", "tune", "eval", "generate", "inspect", "bench"):
+        for command in ("import", "quantize", "tune", "eval", "score", "generate", "inspect", "bench",
+                        "demo-convergence"):
             done = run(command, "--help")
             self.assertEqual(done.returncode, 0)
             self.assertIn("--dry-run", done.stdout)

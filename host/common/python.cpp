@@ -1,0 +1,85 @@
+#include "host/common/python.h"
+
+#include "host/common/text.h"
+#include "io/error.h"
+
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+
+namespace pvtune {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+/// The repository that holds build/pvtune (or build/<variant>/pvtune): the first folder above it with the scripts.
+fs::path home() {
+    std::error_code code;
+    fs::path folder = fs::read_symlink("/proc/self/exe", code).parent_path();
+    for (int up = 0; up < 4 && !folder.empty(); ++up, folder = folder.parent_path()) {
+        if (fs::exists(folder / "scripts" / "tokenizer_bridge.py", code)) return folder;
+    }
+    return fs::read_symlink("/proc/self/exe", code).parent_path().parent_path();
+}
+
+std::string from_environment(const char* name, const fs::path& otherwise) {
+    const char* value = std::getenv(name);
+    return value != nullptr && *value != '\0' ? value : otherwise.string();
+}
+
+}  // namespace
+
+std::string python_program() {
+    std::string python = from_environment("PVTUNE_PYTHON", home() / "build" / "venv" / "bin" / "python");
+    if (access(python.c_str(), X_OK) != 0)
+        throw Error(python + ": no Python here: run `make setup`, or set PVTUNE_PYTHON");
+    return python;
+}
+
+std::string python_script(const std::string& name) {
+    std::string script = (fs::path(from_environment("PVTUNE_SCRIPTS", home() / "scripts")) / name).string();
+    if (access(script.c_str(), R_OK) != 0)
+        throw Error(script + ": not there: set PVTUNE_SCRIPTS to the folder scripts/ of pvtune");
+    return script;
+}
+
+void run_python_script(const std::string& name, const std::vector<std::string>& arguments) {
+    std::vector<std::string> words{python_program(), python_script(name)};
+    words.insert(words.end(), arguments.begin(), arguments.end());
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
+
+    std::array<int, 2> ends{};
+    if (pipe2(ends.data(), O_CLOEXEC) != 0) throw Error("no pipe to " + name + ": " + std::strerror(errno));
+    posix_spawn_file_actions_t actions{};
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+    posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
+    pid_t process = -1;
+    const int failed = posix_spawn(&process, argv[0], &actions, nullptr, argv.data(), environ);
+    posix_spawn_file_actions_destroy(&actions);
+    ::close(ends[1]);
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> errors(fdopen(ends[0], "r"), std::fclose);
+    if (failed != 0) throw Error(words[0] + ": cannot be started (" + std::strerror(failed) + "): run `make setup`");
+
+    std::string said;
+    std::array<char, 512> buffer{};
+    while (std::fgets(buffer.data(), buffer.size(), errors.get()) != nullptr) {
+        if (!one_line(buffer.data()).empty()) said = one_line(buffer.data());
+    }
+    int status = 0;
+    waitpid(process, &status, 0);
+    if (status == 0) return;
+    throw Error(said.empty() ? name + ": ended with status " + std::to_string(status) : said);
+}
+
+}  // namespace pvtune
