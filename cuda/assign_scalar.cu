@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(block_threads)
     const std::uint8_t before = scalar.codes[at];
     std::uint8_t code = before;
     // Half way between two codes is the lower one's.
-    if (isfinite(place)) {
+    if (fabsf(place) < INFINITY) {
         const auto highest = static_cast<float>(scalar.levels - 1);
         code = static_cast<std::uint8_t>(fminf(fmaxf(ceilf(place - 0.5F), 0.0F), highest));
     }

@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(block_threads)
     for (std::int64_t tile = tiles - 1 - blockIdx.x; tile >= 0; tile -= gridDim.x) {
         const std::int64_t i = tile * block_threads + threadIdx.x;
         float sum = 0;
-        float squares[piece];  // the scores of groups of one
+        float alone[piece];  // the scores of groups of one
         if (i < pieces) {
             float v[piece];
             float g[piece];
@@ -112,11 +112,11 @@ __global__ void __launch_bounds__(block_threads)
             for (int j = 0; j < piece; ++j) {
                 b[j] = fmaf(-rate, update_of(g[j], v[j], factors), b[j]);
                 const float moved = b[j] - old[j];
-                squares[j] = moved * moved;
+                alone[j] = moved * moved;
                 sum = fmaf(moved, moved, sum);
             }
             store_values<piece>(target + i * piece, b);
-            if constexpr (group == 1) store_values<piece>(scores + i * piece, squares);
+            if constexpr (group == 1) store_values<piece>(scores + i * piece, alone);
         }
         // `pieces` is a multiple of `parts`: the threads of a group are all here or all past the end.
         if constexpr (group > 1) {

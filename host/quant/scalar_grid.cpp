@@ -13,10 +13,11 @@ constexpr int refits = 4;
 
 float round_to_f16(float value) { return to_float(from_float<f16>(value)); }
 
-/// As it will be stored; a scale that 16 bits would make zero becomes the smallest they hold.
+/// As it will be stored. Weights too small for 16 bits, zeros among them, get the code 0 of a grid that starts there.
 Grid stored(float scale, float zero) {
     constexpr float smallest = 0x1p-24F;
-    return {std::max(round_to_f16(scale), smallest), round_to_f16(zero)};
+    const float rounded = round_to_f16(scale);
+    return rounded > 0 ? Grid{rounded, round_to_f16(zero)} : Grid{smallest, 0};
 }
 
 struct Points {
