@@ -16,10 +16,10 @@ unsigned blocks_for(std::int64_t threads) { return static_cast<unsigned>(ceil_di
 
 template <class Code>
 __global__ void __launch_bounds__(block_threads)
-    gather_codes_kernel(Code* saved, const Code* codes, const std::uint32_t* chosen, std::int64_t count, int books) {
+    gather_codes_kernel(Code* saved, const Code* codes, const std::uint32_t* chosen, std::int64_t count, int width) {
     const std::int64_t i = thread_index();
-    if (i >= count * books) return;
-    saved[i] = codes[std::int64_t{chosen[i / books]} * books + i % books];
+    if (i >= count * width) return;
+    saved[i] = codes[std::int64_t{chosen[i / width]} * width + i % width];
 }
 
 /// A thread a group, with the sums of host/backend/cpu/code_changes.cpp in their order.
@@ -54,10 +54,10 @@ __global__ void __launch_bounds__(block_threads)
 template <class Code>
 __global__ void __launch_bounds__(block_threads)
     restore_codes_kernel(Code* codes, const Code* saved, const std::uint32_t* chosen, const std::uint8_t* keep,
-                         std::int64_t count, int books) {
+                         std::int64_t count, int width) {
     const std::int64_t i = thread_index();
-    if (i >= count * books || keep[i / books] != 0) return;
-    codes[std::int64_t{chosen[i / books]} * books + i % books] = saved[i];
+    if (i >= count * width || keep[i / width] != 0) return;
+    codes[std::int64_t{chosen[i / width]} * width + i % width] = saved[i];
 }
 
 __global__ void __launch_bounds__(block_threads)
@@ -141,12 +141,11 @@ struct BoundWorkspace {
 }  // namespace
 
 template <class Code>
-void gather_codes(Code* saved, const AdditiveView<Code>& additive, const std::uint32_t* chosen, std::int64_t count,
+void gather_codes(Code* saved, const Code* codes, const std::uint32_t* chosen, std::int64_t count, std::int64_t width,
                   Stream stream) {
-    check_additive(additive);
     if (count == 0) return;
-    launch(gather_codes_kernel<Code>, blocks_for(count * additive.books), block_threads, 0, stream, saved,
-           additive.codes, chosen, count, static_cast<int>(additive.books));
+    launch(gather_codes_kernel<Code>, blocks_for(count * width), block_threads, 0, stream, saved, codes, chosen, count,
+           static_cast<int>(width));
 }
 
 template <class Code>
@@ -159,12 +158,11 @@ void code_change(float* change, const AdditiveView<Code>& additive, const Code* 
 }
 
 template <class Code>
-void restore_codes(const AdditiveView<Code>& additive, const Code* saved, const std::uint32_t* chosen,
-                   const std::uint8_t* keep, std::int64_t count, Stream stream) {
-    check_additive(additive);
+void restore_codes(Code* codes, const Code* saved, const std::uint32_t* chosen, const std::uint8_t* keep,
+                   std::int64_t count, std::int64_t width, Stream stream) {
     if (count == 0) return;
-    launch(restore_codes_kernel<Code>, blocks_for(count * additive.books), block_threads, 0, stream, additive.codes,
-           saved, chosen, keep, count, static_cast<int>(additive.books));
+    launch(restore_codes_kernel<Code>, blocks_for(count * width), block_threads, 0, stream, codes, saved, chosen, keep,
+           count, static_cast<int>(width));
 }
 
 std::size_t bound_changes_workspace(std::int64_t count) { return BoundWorkspace(count).bytes(); }
@@ -185,17 +183,17 @@ void bound_changes(std::uint8_t* keep, const float* change, const float* scores,
            trust_ratio);
 }
 
-template void gather_codes(std::uint8_t*, const AdditiveView<std::uint8_t>&, const std::uint32_t*, std::int64_t,
+template void gather_codes(std::uint8_t*, const std::uint8_t*, const std::uint32_t*, std::int64_t, std::int64_t,
                            Stream);
-template void gather_codes(std::uint16_t*, const AdditiveView<std::uint16_t>&, const std::uint32_t*, std::int64_t,
+template void gather_codes(std::uint16_t*, const std::uint16_t*, const std::uint32_t*, std::int64_t, std::int64_t,
                            Stream);
 template void code_change(float*, const AdditiveView<std::uint8_t>&, const std::uint8_t*, const std::uint32_t*,
                           std::int64_t, Stream);
 template void code_change(float*, const AdditiveView<std::uint16_t>&, const std::uint16_t*, const std::uint32_t*,
                           std::int64_t, Stream);
-template void restore_codes(const AdditiveView<std::uint8_t>&, const std::uint8_t*, const std::uint32_t*,
-                            const std::uint8_t*, std::int64_t, Stream);
-template void restore_codes(const AdditiveView<std::uint16_t>&, const std::uint16_t*, const std::uint32_t*,
-                            const std::uint8_t*, std::int64_t, Stream);
+template void restore_codes(std::uint8_t*, const std::uint8_t*, const std::uint32_t*, const std::uint8_t*, std::int64_t,
+                            std::int64_t, Stream);
+template void restore_codes(std::uint16_t*, const std::uint16_t*, const std::uint32_t*, const std::uint8_t*,
+                            std::int64_t, std::int64_t, Stream);
 
 }  // namespace pvtune::cuda

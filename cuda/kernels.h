@@ -161,9 +161,9 @@ std::size_t assign_additive_workspace(const AdditiveView<Code>& additive, std::i
 void kmeans_assign(std::uint32_t* codes, float* distances, const float* points, const float* centres,
                    std::int64_t count, std::int64_t centre_count, std::int64_t dim, Stream stream);
 // code_changes.cu
-/// saved [count, books] = the codes of chosen[i].
+/// saved [count, width] = the codes of chosen[i]; codes [groups, width].
 template <class Code>
-void gather_codes(Code* saved, const AdditiveView<Code>& additive, const std::uint32_t* chosen, std::int64_t count,
+void gather_codes(Code* saved, const Code* codes, const std::uint32_t* chosen, std::int64_t count, std::int64_t width,
                   Stream stream);
 /// change[i] = |W_group with the present codes - with saved[i]|^2.
 template <class Code>
@@ -171,14 +171,44 @@ void code_change(float* change, const AdditiveView<Code>& additive, const Code* 
                  std::int64_t count, Stream stream);
 /// Puts saved[i] back wherever keep[i] is 0.
 template <class Code>
-void restore_codes(const AdditiveView<Code>& additive, const Code* saved, const std::uint32_t* chosen,
-                   const std::uint8_t* keep, std::int64_t count, Stream stream);
+void restore_codes(Code* codes, const Code* saved, const std::uint32_t* chosen, const std::uint8_t* keep,
+                   std::int64_t count, std::int64_t width, Stream stream);
 /// Trust ratio on the device: keep[i] &= the changes in order of falling score (ties: the lower i first) whose running
 /// sum of `change` stays within trust_ratio^2 * weight_squares[0] (device, f64). scores [groups] indexed by chosen[i].
 void bound_changes(std::uint8_t* keep, const float* change, const float* scores, const std::uint32_t* chosen,
                    std::int64_t count, const double* weight_squares, double trust_ratio, void* workspace,
                    Stream stream);
 std::size_t bound_changes_workspace(std::int64_t count);
+
+// ---- scalar grids
+/// W[o, i] = scales[o, g] * (codes[o, i] - zeros[o, g]), g = i / group. codes [rows, columns]; scales, zeros
+/// [rows, ceil(columns / group)] f32; codes are below `levels`, 2 to 256.
+struct ScalarView {
+    std::uint8_t* codes = nullptr;
+    const float* scales = nullptr;
+    const float* zeros = nullptr;
+    std::int64_t rows = 0, columns = 0, group = 0, levels = 0;
+};
+// dequantize_scalar.cu
+template <class T>
+void dequantize_scalar(T* weight, const ScalarView& scalar, Stream stream);
+// scalar_gemv.cu
+/// out [rows] = W in, W never in memory; in [columns]. `bias` [rows] f32 may be null.
+template <class T>
+void scalar_gemv(T* out, const T* in, const float* bias, const ScalarView& scalar, Stream stream);
+// scalar_gradient.cu
+/// d_scales[o, g] = sum of d_weight * (code - zero), d_zeros[o, g] = -scale * sum of d_weight; d_weight [rows,
+/// columns].
+void scalar_gradient(float* d_scales, float* d_zeros, const float* d_weight, const ScalarView& scalar, Stream stream);
+// assign_scalar.cu
+/// New codes for the weights chosen[i] (flat index, [count], none twice) nearest to target [rows, columns], ties to the
+/// lower code; a weight whose target or grid is not finite, or whose scale is 0, keeps its code. changed[i]: it
+/// differs.
+void assign_scalar(const ScalarView& scalar, std::uint8_t* changed, const float* target, const std::uint32_t* chosen,
+                   std::int64_t count, Stream stream);
+/// change[i] = |W_chosen[i] with the present code - with saved[i]|^2.
+void scalar_change(float* change, const ScalarView& scalar, const std::uint8_t* saved, const std::uint32_t* chosen,
+                   std::int64_t count, Stream stream);
 
 // ---- adam.cu
 struct AdamRates {
@@ -199,9 +229,9 @@ struct VStepRates {
     std::int64_t step = 1;
 };
 /// v = beta2 v + (1 - beta2) g^2; u = g / (sqrt(v / (1 - beta2^step)) + epsilon); target = base - rate * r * u,
-/// r = |base| / |u| (lamb) or 1; scores[j] = |target_j - current_j|^2 over each group of `group` weights. base may be
-/// target's buffer or current's. target, d_weight [count] f32; second_moment, base, current
-/// f32 or bf16, u from the v that is stored.
+/// r = |base| / |u| (lamb) or 1; scores[j] = |target_j - current_j|^2 over each group of `group` weights, 1, 4, 8
+/// or 16. base may be target's buffer or current's. target, d_weight [count] f32; second_moment, base, current f32 or
+/// bf16, u from the v that is stored.
 template <class Moment, class Base, class Current>
 void moment_and_score(float* target, float* scores, Moment* second_moment, const float* d_weight, const Base* base,
                       const Current* current, std::int64_t count, std::int64_t group, const VStepRates& rates,

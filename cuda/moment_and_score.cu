@@ -24,7 +24,7 @@ namespace {
 
 constexpr int block_threads = 256;
 constexpr int most_blocks = 792;  // 132 multiprocessors hold 6 of these blocks each
-constexpr int piece = 4;          // weights of a thread at a time
+constexpr int whole_piece = 4;    // weights of a thread at a time; 1 where the matrix is no multiple
 
 /// One block's share of |base|^2 and |u|^2.
 struct Squares {
@@ -41,7 +41,7 @@ __device__ inline float update_of(float gradient, float second, const MomentFact
     return gradient / (sqrtf(second * factors.correction) + factors.epsilon);
 }
 
-template <class Moment, class Base>
+template <int piece, class Moment, class Base>
 __global__ void __launch_bounds__(block_threads)
     moments_kernel(Squares* squares, Moment* second_moment, const float* d_weight, const Base* base,
                    std::int64_t pieces, MomentFactors factors) {
@@ -86,18 +86,19 @@ __device__ inline float scaled_rate(const Squares* squares, int count, float rat
 
 // No pointer is __restrict__: base may be target's buffer or current's. A thread reads all of its piece before it
 // writes.
-template <int group, class Moment, class Base, class Current>
+template <int piece, int group, class Moment, class Base, class Current>
 __global__ void __launch_bounds__(block_threads)
     scores_kernel(float* target, float* scores, const Moment* second_moment, const float* d_weight, const Base* base,
                   const Current* current, std::int64_t pieces, const Squares* squares, int square_count, float rate,
                   MomentFactors factors) {
     __shared__ double partials[block_threads / warp_size];
     if (square_count > 0) rate = scaled_rate(squares, square_count, rate, partials);
-    constexpr int parts = group / piece;  // threads that share a group
+    constexpr int parts = group / piece;  // threads that share a group of more than one
     const std::int64_t tiles = ceil_divide(pieces, block_threads);
     for (std::int64_t tile = tiles - 1 - blockIdx.x; tile >= 0; tile -= gridDim.x) {
         const std::int64_t i = tile * block_threads + threadIdx.x;
         float sum = 0;
+        float alone[piece];  // the scores of groups of one
         if (i < pieces) {
             float v[piece];
             float g[piece];
@@ -111,13 +112,17 @@ __global__ void __launch_bounds__(block_threads)
             for (int j = 0; j < piece; ++j) {
                 b[j] = fmaf(-rate, update_of(g[j], v[j], factors), b[j]);
                 const float moved = b[j] - old[j];
+                alone[j] = moved * moved;
                 sum = fmaf(moved, moved, sum);
             }
             store_values<piece>(target + i * piece, b);
+            if constexpr (group == 1) store_values<piece>(scores + i * piece, alone);
         }
         // `pieces` is a multiple of `parts`: the threads of a group are all here or all past the end.
-        for (int offset = 1; offset < parts; offset *= 2) sum += __shfl_xor_sync(whole_warp, sum, offset);
-        if (i < pieces && i % parts == 0) scores[i / parts] = sum;
+        if constexpr (group > 1) {
+            for (int offset = 1; offset < parts; offset *= 2) sum += __shfl_xor_sync(whole_warp, sum, offset);
+            if (i < pieces && i % parts == 0) scores[i / parts] = sum;
+        }
     }
 }
 
@@ -125,13 +130,34 @@ unsigned blocks_for(std::int64_t pieces) {
     return static_cast<unsigned>(std::min<std::int64_t>(ceil_divide(pieces, block_threads), most_blocks));
 }
 
-template <int group, class Moment, class Base, class Current>
+template <int piece, int group, class Moment, class Base, class Current>
 void start_scores(float* target, float* scores, const Moment* second_moment, const float* d_weight, const Base* base,
                   const Current* current, std::int64_t pieces, const Squares* squares, const VStepRates& rates,
                   const MomentFactors& factors, Stream stream) {
     const unsigned blocks = blocks_for(pieces);
-    launch(scores_kernel<group, Moment, Base, Current>, blocks, block_threads, 0, stream, target, scores, second_moment,
-           d_weight, base, current, pieces, squares, rates.lamb ? static_cast<int>(blocks) : 0, rates.rate, factors);
+    launch(scores_kernel<piece, group, Moment, Base, Current>, blocks, block_threads, 0, stream, target, scores,
+           second_moment, d_weight, base, current, pieces, squares, rates.lamb ? static_cast<int>(blocks) : 0,
+           rates.rate, factors);
+}
+
+/// Both passes, `piece` weights a thread at a time.
+template <int piece, class Moment, class Base, class Current>
+void start(float* target, float* scores, Moment* second_moment, const float* d_weight, const Base* base,
+           const Current* current, std::int64_t count, std::int64_t group, const VStepRates& rates, Squares* squares,
+           Stream stream) {
+    const double beta2 = static_cast<double>(rates.beta2);
+    const MomentFactors factors{rates.beta2, rates.epsilon,
+                                static_cast<float>(1 / (1 - std::pow(beta2, static_cast<double>(rates.step))))};
+    const std::int64_t pieces = count / piece;
+    launch(moments_kernel<piece, Moment, Base>, blocks_for(pieces), block_threads, 0, stream, squares, second_moment,
+           d_weight, base, pieces, factors);
+    auto* second_pass = start_scores<piece, 1, Moment, Base, Current>;
+    if constexpr (piece == whole_piece) {
+        if (group == 4) second_pass = start_scores<piece, 4, Moment, Base, Current>;
+        if (group == 8) second_pass = start_scores<piece, 8, Moment, Base, Current>;
+        if (group == 16) second_pass = start_scores<piece, 16, Moment, Base, Current>;
+    }
+    second_pass(target, scores, second_moment, d_weight, base, current, pieces, squares, rates, factors, stream);
 }
 
 }  // namespace
@@ -142,22 +168,15 @@ template <class Moment, class Base, class Current>
 void moment_and_score(float* target, float* scores, Moment* second_moment, const float* d_weight, const Base* base,
                       const Current* current, std::int64_t count, std::int64_t group, const VStepRates& rates,
                       void* workspace, Stream stream) {
-    if ((group != 4 && group != 8 && group != 16) || count % group != 0) {
+    if ((group != 1 && group != 4 && group != 8 && group != 16) || count % group != 0) {
         throw std::invalid_argument("scores of groups: " + std::to_string(count) + " weights in groups of " +
                                     std::to_string(group));
     }
     if (count == 0) return;
-    const double beta2 = static_cast<double>(rates.beta2);
-    const MomentFactors factors{rates.beta2, rates.epsilon,
-                                static_cast<float>(1 / (1 - std::pow(beta2, static_cast<double>(rates.step))))};
     auto* const squares = static_cast<Squares*>(workspace);
-    const std::int64_t pieces = count / piece;
-    launch(moments_kernel<Moment, Base>, blocks_for(pieces), block_threads, 0, stream, squares, second_moment, d_weight,
-           base, pieces, factors);
-    const auto start = group == 4   ? start_scores<4, Moment, Base, Current>
-                       : group == 8 ? start_scores<8, Moment, Base, Current>
-                                    : start_scores<16, Moment, Base, Current>;
-    start(target, scores, second_moment, d_weight, base, current, pieces, squares, rates, factors, stream);
+    const auto run =
+        count % whole_piece == 0 ? start<whole_piece, Moment, Base, Current> : start<1, Moment, Base, Current>;
+    run(target, scores, second_moment, d_weight, base, current, count, group, rates, squares, stream);
 }
 
 template void moment_and_score(float*, float*, float*, const float*, const float*, const float*, std::int64_t,

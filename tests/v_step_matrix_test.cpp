@@ -1,6 +1,7 @@
 // V steps of one small matrix against section 3 of the design in plain loops: moments, target, choice of groups with
 // ties, the nearest codes by trying all, the trust ratio.
 #include "host/quant/additive.h"
+#include "host/quant/scalar.h"
 #include "host/tune/v_step.h"
 #include "tests/tensors.h"
 
@@ -241,6 +242,116 @@ TEST_F(VStep, NoGradientChangesNothing) {
         EXPECT_LT(relative_error(weights_of(codes_now()), before), f32_tolerance);
     }
 }
+
+/// One weight is a group: the same step on scalar grids, in plain loops over its weights.
+class ScalarVStep : public ::testing::TestWithParam<std::tuple<Strategy, double, double>> {
+protected:
+    static constexpr std::int64_t rows = 4, columns = 39, grid = 32, count = rows * columns;
+    static constexpr int levels = 8;
+
+    ScalarVStep() : backend_(make_cpu_backend({.threads = 1})) {
+        model_.blocks.resize(1);
+        Matrix& matrix = model_.blocks[0].matrices[0];
+        matrix.name = "a matrix";
+        matrix.rows = rows;
+        matrix.columns = columns;
+        matrix.weight = backend_->arena().allocate("weights", DType::f32, {rows, columns});
+        auto quantized =
+            std::make_unique<ScalarRepresentation>(*backend_, rows, columns, QuantizationSpec{"scalar", 1, 3, grid});
+        std::mt19937 engine(3);
+        for (auto& code : codes_) code = static_cast<std::uint8_t>(engine() % levels);
+        // Rows 0 and 1 are twins, here and in their gradients: all their scores tie.
+        std::copy_n(codes_.begin(), columns, codes_.begin() + columns);
+        quantized->upload(*backend_, codes_, scales_, zeros_);
+        matrix.quantized = std::move(quantized);
+    }
+
+    Matrix& matrix() { return model_.blocks[0].matrices[0]; }
+    double value(std::size_t i, int code) const {
+        const std::size_t g = i / columns * 2 + i % columns / grid;
+        return static_cast<double>(scales_[g]) * (code - static_cast<double>(zeros_[g]));
+    }
+    Values weights() const {
+        Values out;
+        for (std::size_t i = 0; i < codes_.size(); ++i) out.push_back(value(i, codes_[i]));
+        return out;
+    }
+
+    std::unique_ptr<Backend> backend_;
+    Model model_;
+    std::vector<std::uint8_t> codes_ = std::vector<std::uint8_t>(count);
+    std::vector<float> scales_ = {0.5F, 1, 0.5F, 1, -0.25F, 0.75F, 1, 2}, zeros_ = {3.5F, 4, 3.5F, 4, 2, 5, 0, 7};
+};
+
+TEST_P(ScalarVStep, MatchesPlainLoops) {
+    const auto [strategy, tau, trust_ratio] = GetParam();
+    TuneSettings settings;
+    settings.strategy = strategy;
+    settings.tau = tau;
+    settings.code_rate = settings.subspace_rate = 0.4F;
+    settings.trust_ratio = trust_ratio;
+    VState state = allocate_v_state(backend_->arena(), matrix(), settings);
+    state.score_squares = backend_->arena().allocate("record", DType::f64, {1});
+    state.changed = backend_->arena().allocate("record", DType::u32, {1});
+    const VScratch scratch = allocate_v_scratch(backend_->arena(), model_, settings);
+    start_buffer(backend_->ops(), matrix(), state);
+    Values second(count), buffer = weights();
+    std::int64_t all_changed = 0;
+    for (std::int64_t update = 1; update <= 3; ++update) {
+        OwnedTensor g = random_tensor(DType::f32, {rows, columns}, static_cast<std::uint32_t>(update), 1e-3);
+        std::copy_n(g->as<float>(), columns, g->as<float>() + columns);
+        matrix().quantized->dequantize(backend_->ops(), matrix().weight);
+        v_step(backend_->ops(), matrix(), state, scratch, settings, g, 1, update);
+
+        const Values current = weights();
+        Values target = strategy == Strategy::pv_ste ? buffer : current;
+        const auto beta2 = static_cast<double>(settings.code_beta2);
+        const Values gradient = values_of(g);
+        Values u;
+        for (std::size_t i = 0; i < gradient.size(); ++i) {
+            second[i] = beta2 * second[i] + (1 - beta2) * gradient[i] * gradient[i];
+            u.push_back(gradient[i] /
+                        (std::sqrt(second[i] / (1 - std::pow(beta2, static_cast<double>(update)))) + 1e-8));
+        }
+        const double rate = static_cast<double>(settings.code_rate) * std::sqrt(dot(target, target) / dot(u, u));
+        for (std::size_t i = 0; i < u.size(); ++i) target[i] -= rate * u[i];
+        if (strategy == Strategy::pv_ste) buffer = target;
+        // The order of the engine's own scores: those of the first step differ in their last bits only.
+        const float* scores = scratch.scores.as<float>();
+        std::vector<std::size_t> order(gradient.size());
+        for (std::size_t i = 0; i < order.size(); ++i) {
+            order[i] = i;
+            const double moved = target[i] - current[i];
+            EXPECT_NEAR(static_cast<double>(scores[i]), moved * moved, 1e-5 * rate * rate);
+        }
+        std::stable_sort(order.begin(), order.end(),
+                         [&](std::size_t a, std::size_t b) { return scores[a] > scores[b]; });
+        order.resize(static_cast<std::size_t>(std::ceil(tau * count)));
+        double budget = trust_ratio * trust_ratio * dot(current, current);
+        std::int64_t changed = 0;
+        for (const std::size_t i : order) {
+            int best = 0;
+            for (int code = 1; code < levels; ++code) {
+                if (std::abs(value(i, code) - target[i]) < std::abs(value(i, best) - target[i])) best = code;
+            }
+            budget -= std::pow(value(i, best) - current[i], 2);
+            if (trust_ratio > 0 && budget < 0) break;
+            changed += best != codes_[i] ? 1 : 0;
+            codes_[i] = static_cast<std::uint8_t>(best);
+        }
+        const std::uint8_t* now =
+            dynamic_cast<ScalarRepresentation&>(*matrix().quantized).scalar().codes.as<std::uint8_t>();
+        EXPECT_EQ(std::vector<std::uint8_t>(now, now + count), codes_) << "update " << update;
+        EXPECT_EQ(*state.changed.as<std::uint32_t>(), changed);
+        EXPECT_LT(relative_error(state.second_moment, second), f32_tolerance);
+        all_changed += changed;
+    }
+    EXPECT_GT(all_changed, 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ScalarVStep,
+                         ::testing::Combine(::testing::Values(Strategy::pv, Strategy::pv_ste),
+                                            ::testing::Values(0.02, 0.1, 1.0), ::testing::Values(0.0, 0.3)));
 
 }  // namespace
 }  // namespace pvtune

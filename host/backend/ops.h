@@ -22,6 +22,15 @@ struct AdditiveCodes {
     Tensor scales;     ///< [out] f32
 };
 
+/// A grid a group of columns; W[o, i] = scales[o, g] * (codes[o, i] - zeros[o, g]), g = i / group.
+struct ScalarCodes {
+    Tensor codes;             ///< [out, in] u8
+    Tensor scales;            ///< [out, ceil(in / group)] f32
+    Tensor zeros;             ///< likewise
+    std::int64_t group = 0;   ///< columns of a grid; the last of a row may have fewer
+    std::int64_t levels = 0;  ///< codes are below
+};
+
 struct AdamSettings {
     float rate = 0;
     float beta1 = 0.9F;
@@ -129,8 +138,23 @@ public:
     virtual void assign_additive(const AdditiveCodes& additive, Tensor changed, Tensor target, Tensor groups,
                                  int beam) = 0;
 
-    /// saved[i] (the codes' type, [count, books]) = the codes of groups[i].
-    virtual void gather_codes(Tensor saved, const AdditiveCodes& additive, Tensor groups) = 0;
+    // ---- scalar grids; their V step moves one weight at a time
+    /// weight [out, in] f32 or bf16.
+    virtual void dequantize_scalar(Tensor weight, const ScalarCodes& scalar) = 0;
+    /// linear_from_codes.
+    virtual void linear_from_scalar(Tensor out, Tensor in, const ScalarCodes& scalar, Tensor bias) = 0;
+    /// Sets the gradients of scales and zeros (f32, their shapes) from d_weight f32 [out, in]:
+    /// d_scales[o, g] = sum of d_weight * (code - zero), d_zeros[o, g] = -scale * sum of d_weight.
+    virtual void scalar_gradient(Tensor d_scales, Tensor d_zeros, Tensor d_weight, const ScalarCodes& scalar) = 0;
+    /// New codes for the weights weights[i] (flat index, u32 [count]) nearest to target [out, in] f32, ties to the
+    /// lower code; a weight whose target or grid is not finite, or whose scale is 0, keeps its code. changed[i] (u8).
+    virtual void assign_scalar(const ScalarCodes& scalar, Tensor changed, Tensor target, Tensor weights) = 0;
+    /// change[i] (f32) = |W_weights[i] with the present code - with saved[i]|^2.
+    virtual void scalar_change(Tensor change, const ScalarCodes& scalar, Tensor saved, Tensor weights) = 0;
+
+    // ---- taking a V step back. codes [.., n] u8 or u16: n of them a group
+    /// saved[i] (the codes' type, [count, n]) = the codes of groups[i].
+    virtual void gather_codes(Tensor saved, Tensor codes, Tensor groups) = 0;
     /// change[i] (f32) = |What_groups[i] with the present codes - with saved[i]|^2.
     virtual void code_change(Tensor change, const AdditiveCodes& additive, Tensor saved, Tensor groups) = 0;
     /// The trust ratio: of the changes (f32 [count], squared) in order of falling score (ties: the lower i first) those
@@ -139,7 +163,7 @@ public:
     virtual void bound_changes(Tensor keep, Tensor change, Tensor scores, Tensor groups, Tensor weight_squares,
                                double trust_ratio) = 0;
     /// Puts saved[i] back wherever keep[i] (u8) is 0.
-    virtual void restore_codes(const AdditiveCodes& additive, Tensor saved, Tensor groups, Tensor keep) = 0;
+    virtual void restore_codes(Tensor codes, Tensor saved, Tensor groups, Tensor keep) = 0;
 
     // ---- optimizer
     /// One Adam (LAMB) update of value with state first_moment, second_moment (all f32, one shape); none unless gate

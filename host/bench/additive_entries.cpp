@@ -59,12 +59,12 @@ void add_chosen_entries(const AddEntry& add, const BenchSetting& setting, const 
         const double target_bytes = static_cast<double>(count * additive_group * size_of(DType::f32));
         return {[=] { setting.ops().assign_additive(matrix, changed, target, chosen.groups, format.beam); },
                 target_bytes + bytes_of({chosen.groups, chosen.saved, chosen.saved, changed, matrix.codebooks}), flops,
-                DType::f32, [=] { setting.ops().restore_codes(matrix, chosen.saved, chosen.groups, none_kept); }};
+                DType::f32, [=] { setting.ops().restore_codes(matrix.codes, chosen.saved, chosen.groups, none_kept); }};
     });
     add("gather_codes", [=](Operands& operands) -> BenchCall {
         const AdditiveCodes matrix = additive_matrix(operands, s, format);
         const Chosen chosen = chosen_groups(operands, s, format);
-        return {[=] { setting.ops().gather_codes(chosen.saved, matrix, chosen.groups); },
+        return {[=] { setting.ops().gather_codes(chosen.saved, matrix.codes, chosen.groups); },
                 bytes_of({chosen.groups, chosen.saved, chosen.saved})};
     });
     add("code_change", [=](Operands& operands) -> BenchCall {
@@ -78,7 +78,7 @@ void add_chosen_entries(const AddEntry& add, const BenchSetting& setting, const 
         const AdditiveCodes matrix = additive_matrix(operands, s, format);
         const Chosen chosen = chosen_groups(operands, s, format);
         const Tensor keep = operands.integers(DType::u8, {count}, 2);
-        return {[=] { setting.ops().restore_codes(matrix, chosen.saved, chosen.groups, keep); },
+        return {[=] { setting.ops().restore_codes(matrix.codes, chosen.saved, chosen.groups, keep); },
                 bytes_of({chosen.groups, keep, chosen.saved, chosen.saved})};
     });
 }

@@ -40,7 +40,8 @@ Plan make_plan(const CommonOptions& common, const EvalOptions& options, const St
     for (const auto& allocation : plan.memory) {
         const bool from_file = allocation.name.ends_with("weights") || allocation.name == "embedding" ||
                                allocation.name == "head" || allocation.name == "codes" ||
-                               allocation.name == "codebooks";
+                               allocation.name == "codebooks" || allocation.name == "scales" ||
+                               allocation.name == "zeros";
         if (from_file && allocation.name != "dequantised weights") plan.bytes_read += allocation.bytes;
     }
     plan.bytes_read += windows * options.ctx * size_of(DType::u32);

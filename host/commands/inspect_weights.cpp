@@ -70,7 +70,8 @@ Row inspect_tensor(const StoreReader& store, Backend& planning, const TensorSpec
         if (store.has_attribute(path, name))
             row.kind += (row.kind == matrix->name() ? " " : "x") + std::to_string(store.integer(path, name));
     }
-    row.kind += " g" + std::to_string(matrix->group());
+    const std::int64_t group = store.integer(path, "group");
+    row.kind += group > 0 ? " g" + std::to_string(group) : " row";
     row.bits = matrix->bits();
     for (const std::string& part : store.children(path)) row.bytes += store.info(path + "/" + part).bytes();
     return row;

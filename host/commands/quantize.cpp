@@ -29,8 +29,23 @@ struct QuantizeOptions {
     bool resume = false;
     QuantizationSpec spec;
     CalibrateSettings calibrate;
-    bool codebooks_given = false;
+    bool codebooks_given = false, code_bits_given = false, group_given = false;
 };
+
+/// What was not asked for is what the representation usually has.
+QuantizationSpec completed(const QuantizeOptions& options) {
+    QuantizationSpec spec = options.spec;
+    if (spec.representation != "aqlm" && !options.codebooks_given) spec.codebooks = 1;
+    if (spec.representation == "scalar") {
+        if (options.codebooks_given) {
+            throw Error("--codebooks " + std::to_string(spec.codebooks) +
+                        ": scalar grids have no codebooks; leave the flag out");
+        }
+        if (!options.code_bits_given) spec.code_bits = 4;
+        if (!options.group_given) spec.group = 128;
+    }
+    return spec;
+}
 
 Plan make_plan(const QuantizePlan& found, const QuantizationSpec& spec) {
     Plan plan;
@@ -165,7 +180,7 @@ QuantizeResult calibrate(const CommonOptions& common, const QuantizeOptions& opt
 
 void run(const CommonOptions& common, QuantizeOptions options) {
     const auto start = std::chrono::steady_clock::now();
-    if (options.spec.representation == "vq" && !options.codebooks_given) options.spec.codebooks = 1;
+    options.spec = completed(options);
     check_spec(options.spec);
     const bool calibrated = !options.tokens.empty();
     options.calibrate.precision = common.compute_type();
@@ -257,26 +272,39 @@ void add_quantize_command(CLI::App& app, CommonOptions& common) {
         app.add_subcommand("quantize", "quantise the matrices of all blocks, with or without calibration");
     command->add_option("--model", options->model, "dense weights file, from import")->type_name("FILE")->required();
     command->add_option("--out", options->out, "weights file to write")->type_name("FILE")->required();
-    command->add_option("--representation", options->spec.representation, "aqlm (several codebooks) or vq (one)")
-        ->check(CLI::IsMember({"aqlm", "vq"}))
+    command
+        ->add_option("--representation", options->spec.representation,
+                     "aqlm (several codebooks), vq (one) or scalar (a grid of equal steps)")
+        ->check(CLI::IsMember({"aqlm", "vq", "scalar"}))
         ->capture_default_str();
-    auto* codebooks = command->add_option("--codebooks", options->spec.codebooks, "codebooks a matrix, 1..8 (vq: 1)")
-                          ->type_name("N")
-                          ->capture_default_str();
-    command->add_option("--code-bits", options->spec.code_bits, "bits a code, 1..16: codebooks have 2^N entries")
-        ->type_name("N")
-        ->capture_default_str();
-    command->add_option("--group", options->spec.group, "weights a code stands for: 4, 8 or 16")
-        ->type_name("N")
-        ->capture_default_str();
+    auto* codebooks =
+        command->add_option("--codebooks", options->spec.codebooks, "codebooks a matrix, 1..8 (vq: 1; not for scalar)")
+            ->type_name("N")
+            ->capture_default_str();
+    auto* code_bits =
+        command
+            ->add_option("--code-bits", options->spec.code_bits,
+                         "bits a code: codebooks have 2^N entries, 1..16; scalar grids 2^N values, 2..8 (default 4)")
+            ->type_name("N")
+            ->capture_default_str();
+    auto* group = command
+                      ->add_option("--group", options->spec.group,
+                                   "weights a code stands for: 4, 8 or 16; scalar: columns of a row that share a grid, "
+                                   "32, 64 or 128 (default), or 0 for the whole row")
+                      ->type_name("N")
+                      ->capture_default_str();
     add_calibration(*command, *options);
     command->footer(
         "Bits a weight: codebooks * code-bits / group, and a little for codebooks and scales (16 bits a value).\n"
-        "2 codebooks of 8 bits over groups of 8 give 2 bits. Norms, embedding and head stay as they are.\n"
+        "2 codebooks of 8 bits over groups of 8 give 2 bits. Scalar: code-bits, and 32 bits for every grid (scale and "
+        "zero);\n3 bits in groups of 128 columns give 3.25. Norms, embedding and head stay as they are.\n"
         "Example: pvtune quantize --model model.h5 --representation aqlm --codebooks 2 --code-bits 8 --group 8 "
-        "\\\n             --calibrate tokens.h5 --sequences 64 --ctx 1024 --precision bf16 --out q.h5");
-    command->callback([&common, options, codebooks] {
+        "\\\n             --calibrate tokens.h5 --sequences 64 --ctx 1024 --precision bf16 --out q.h5\n"
+        "         pvtune quantize --model model.h5 --representation scalar --code-bits 3 --group 128 --out q.h5");
+    command->callback([&common, options, codebooks, code_bits, group] {
         options->codebooks_given = codebooks->count() > 0;
+        options->code_bits_given = code_bits->count() > 0;
+        options->group_given = group->count() > 0;
         run(common, *options);
     });
 }

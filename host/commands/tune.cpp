@@ -102,8 +102,9 @@ Tuner make_tuner(Backend& backend, const CommonOptions& common, const TuneOption
 std::int64_t checkpoint_bytes(const Plan& plan) {
     std::int64_t bytes = 0;
     for (const Allocation& allocation : plan.memory) {
-        for (const char* kept : {"codes", "codebooks", "scales", "second moment of codes", "straight-through buffers",
-                                 "f32 copies of embedding and head", "Adam moments", "norms and biases"}) {
+        for (const char* kept :
+             {"codes", "codebooks", "scales", "zeros", "second moment of codes", "straight-through buffers",
+              "f32 copies of embedding and head", "Adam moments", "norms and biases"}) {
             if (allocation.name == kept) bytes += allocation.bytes;
         }
     }

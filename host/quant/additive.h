@@ -27,13 +27,13 @@ public:
     DType code_dtype() const override { return additive_.codes.dtype; }
     std::int64_t codes_per_group() const override { return books_; }
     void gather_codes(Ops& ops, Tensor saved, Tensor groups) const override {
-        ops.gather_codes(saved, additive_, groups);
+        ops.gather_codes(saved, additive_.codes, groups);
     }
     void code_change(Ops& ops, Tensor change, Tensor saved, Tensor groups) const override {
         ops.code_change(change, additive_, saved, groups);
     }
     void restore_codes(Ops& ops, Tensor saved, Tensor groups, Tensor keep) override {
-        ops.restore_codes(additive_, saved, groups, keep);
+        ops.restore_codes(additive_.codes, saved, groups, keep);
     }
     void save(Backend& backend, StoreWriter& store, const std::string& path, bool exact) const override;
 

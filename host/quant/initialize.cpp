@@ -54,15 +54,6 @@ struct Work {
     }
 };
 
-void check_finite(const Work& work) {
-    const auto bad = std::find_if(work.weight.begin(), work.weight.end(), [](float x) { return !std::isfinite(x); });
-    if (bad == work.weight.end()) return;
-    const std::int64_t at = bad - work.weight.begin();
-    throw Error("tensor '" + work.name + "': weight [" + std::to_string(at / work.columns) + ", " +
-                std::to_string(at % work.columns) + "] is " + std::to_string(*bad) +
-                "; the model is damaged, import it again");
-}
-
 /// scale[o] = RMS of row o.
 void initial_scales(Work& work) {
     for_chunks(work.rows, rows_per_chunk, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
@@ -203,6 +194,14 @@ void check_storable(const Work& work) {
 
 }  // namespace
 
+void check_finite(const std::string& name, std::span<const float> weight, std::int64_t columns) {
+    const auto bad = std::find_if(weight.begin(), weight.end(), [](float x) { return !std::isfinite(x); });
+    if (bad == weight.end()) return;
+    const std::int64_t at = bad - weight.begin();
+    throw Error("tensor '" + name + "': weight [" + std::to_string(at / columns) + ", " + std::to_string(at % columns) +
+                "] is " + std::to_string(*bad) + "; the model is damaged, import it again");
+}
+
 EncodedMatrix encode_additive(const std::string& name, std::span<const float> weight, std::int64_t rows,
                               std::int64_t columns, const QuantizationSpec& spec, std::uint64_t seed,
                               QuantizationReport* report, const InitializeSettings& settings) {
@@ -219,7 +218,7 @@ EncodedMatrix encode_additive(const std::string& name, std::span<const float> we
     work.books = spec.codebooks;
     work.size = std::int64_t{1} << spec.code_bits;
     work.row_groups = columns / spec.group;
-    check_finite(work);
+    check_finite(name, weight, columns);
     work.scales.resize(index_of(rows));
     work.points.resize(weight.size());
     work.point_weights.resize(index_of(work.groups()));

@@ -36,6 +36,9 @@ struct EncodedMatrix {
     std::vector<float> scales;         ///< [rows]
 };
 
+/// Throws Error that names the tensor where a weight is NaN or infinite.
+void check_finite(const std::string& name, std::span<const float> weight, std::int64_t columns);
+
 /// Encodes weight [rows, columns] with the least |W - What|^2 that the rounds reach. NaN and infinite weights are an
 /// Error that names `name`; so is a number of columns that the group does not divide. Same bits for any number of
 /// threads.

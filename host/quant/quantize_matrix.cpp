@@ -2,6 +2,7 @@
 
 #include "host/quant/additive.h"
 #include "host/quant/calibrated_additive.h"
+#include "host/quant/gptq.h"
 
 namespace pvtune {
 
@@ -9,6 +10,9 @@ std::unique_ptr<Representation> quantize_matrix(Backend& backend, const std::str
                                                 std::span<const float> weight, std::int64_t rows, std::int64_t columns,
                                                 const QuantizationSpec& spec, std::uint64_t seed,
                                                 std::span<const float> hessian, QuantizationReport* report) {
+    if (spec.representation == "scalar") {
+        return quantize_scalar(backend, name, weight, rows, columns, spec, hessian, report);
+    }
     const EncodedMatrix encoded =
         hessian.empty() ? encode_additive(name, weight, rows, columns, spec, seed, report)
                         : encode_additive_calibrated(name, weight, rows, columns, spec, seed, hessian, report);

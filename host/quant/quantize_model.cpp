@@ -61,14 +61,16 @@ QuantizePlan plan_quantize(const StoreReader& model, const QuantizationSpec& spe
             plan.largest_dense = std::max(plan.largest_dense, info.elements());
             continue;
         }
-        check_columns(tensor.name, tensor.shape[1], spec.group);
+        const bool scalar = spec.representation == "scalar";
+        if (!scalar) check_columns(tensor.name, tensor.shape[1], spec.group);
         const std::int64_t bits = bits_of(spec, tensor.shape[0], tensor.shape[1]);
         ++plan.matrices;
         plan.weights += info.elements();
         plan.bits += bits;
         plan.largest = std::max(plan.largest, info.elements());
         const std::int64_t code_bytes = spec.code_bits > bits_a_byte ? 2 : 1;
-        plan.bytes_written += bits / bits_a_byte + info.elements() / spec.group * spec.codebooks * code_bytes;
+        const std::int64_t codes = scalar ? info.elements() : info.elements() / spec.group * spec.codebooks;
+        plan.bytes_written += bits / bits_a_byte + codes * code_bytes;
     }
     return plan;
 }

@@ -13,17 +13,17 @@ namespace pvtune {
 
 /// A continuous parameter of a quantised matrix: what a P step moves. value is f32 in the arena of the run.
 struct ContinuousParameter {
-    std::string name;  ///< "codebooks", "scales"
+    std::string name;  ///< "codebooks", "scales", "zeros"
     Tensor value;
 };
 
-/// A quantised matrix W [rows, columns], cut into groups of `group` weights along a row; group j of row o has the flat
-/// index o * (columns / group) + j. PV-Tuning is written against this interface alone.
+/// A quantised matrix W [rows, columns], cut into groups of `group` weights along a row, the unit that a V step moves;
+/// group j of row o has the flat index o * (columns / group) + j. PV-Tuning is written against this interface alone.
 class Representation {
 public:
     virtual ~Representation() = default;
 
-    virtual std::string name() const = 0;  ///< "vq", "aqlm"
+    virtual std::string name() const = 0;  ///< "vq", "aqlm", "scalar"
     virtual std::int64_t rows() const = 0;
     virtual std::int64_t columns() const = 0;
     virtual std::int64_t group() const = 0;
@@ -60,9 +60,9 @@ public:
 /// What `quantize` was asked for.
 struct QuantizationSpec {
     std::string representation = "aqlm";
-    int codebooks = 2;
+    int codebooks = 2;  ///< scalar: 1
     int code_bits = 8;
-    int group = 8;
+    int group = 8;  ///< weights a code stands for; scalar: columns of a grid, 0 for the whole row
 };
 
 /// Throws Error when the spec is impossible, naming the flag.

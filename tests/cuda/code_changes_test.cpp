@@ -30,10 +30,10 @@ TEST(CudaCodeChanges, SaveMeasureAndRestoreAsTheCpuDoes) {
         for (std::int64_t i = 0; i < count; ++i) keep->as<std::uint8_t>()[i] = i % 3 == 0 ? 0 : 1;
         OwnedTensor saved(shape.codes, {count, shape.books});
         OwnedTensor change(DType::f32, {count});
-        cpu::gather_codes(saved, before.additive(), chosen);
+        cpu::gather_codes(saved, before.codes, chosen);
         cpu::code_change(change, moved.additive(), saved, chosen);
         AdditiveMatrix restored = moved;
-        cpu::restore_codes(restored.additive(), saved, chosen, keep);
+        cpu::restore_codes(restored.codes, saved, chosen, keep);
 
         const DeviceTensor device_chosen(chosen);
         const DeviceTensor device_keep(keep);
@@ -44,12 +44,12 @@ TEST(CudaCodeChanges, SaveMeasureAndRestoreAsTheCpuDoes) {
             const DeviceTensor device_change(DType::f32, {count});
             const auto* groups = device_chosen.as<std::uint32_t>();
             old.with_view([&]<class Code>(const AdditiveView<Code>& view) {
-                gather_codes(device_saved.as<Code>(), view, groups, count, nullptr);
+                gather_codes(device_saved.as<Code>(), view.codes, groups, count, shape.books, nullptr);
             });
             now.with_view([&]<class Code>(const AdditiveView<Code>& view) {
                 const Code* from = device_saved.as<Code>();
                 code_change(device_change.as<float>(), view, from, groups, count, nullptr);
-                restore_codes(view, from, groups, device_keep.as<std::uint8_t>(), count, nullptr);
+                restore_codes(view.codes, from, groups, device_keep.as<std::uint8_t>(), count, shape.books, nullptr);
             });
             EXPECT_TRUE(same_bits(device_saved.download(), saved));
             EXPECT_LT(relative_error(device_change.download(), values_of(change)), 1e-6);

@@ -89,6 +89,22 @@ TEST(CudaMomentAndScore, MatchesTheCpu) {
     }
 }
 
+TEST(CudaMomentAndScore, GroupsOfOneWeightAndOddCounts) {
+    for (const std::int64_t count : {1, 1040, 1043}) {
+        const OwnedTensor gradient = random_tensor(DType::f32, {count}, 1);
+        for (const DType type : {DType::f32, DType::bf16}) {
+            const OwnedTensor base = random_tensor(type, {count}, 2);
+            const OwnedTensor current = random_tensor(type, {count}, 3);
+            const OwnedTensor second(DType::f32, {count});
+            expect_equal(on_device(second, gradient, base, current, 1, {}),
+                         on_cpu(second, gradient, base, current, 1, {}));
+            const OwnedTensor half(DType::bf16, {count});
+            expect_equal(on_device(half, gradient, base, current, 1, {}), on_cpu(half, gradient, base, current, 1, {}),
+                         8e-3);
+        }
+    }
+}
+
 TEST(CudaMomentAndScore, TheMomentMayBeBf16) {
     constexpr std::int64_t count = 16 * 333;
     const OwnedTensor gradient = random_tensor(DType::f32, {count}, 1);
@@ -171,6 +187,7 @@ TEST(CudaMomentAndScore, RefusesWhatItDoesNotCover) {
     };
     EXPECT_THROW(call(24, 6), std::invalid_argument);
     EXPECT_THROW(call(20, 8), std::invalid_argument);
+    EXPECT_THROW(call(20, 2), std::invalid_argument);
     EXPECT_NO_THROW(call(0, 8));
 }
 

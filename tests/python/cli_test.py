@@ -240,6 +240,9 @@ class Flags(CommandLine):
             self.refused(run("quantize", "--model", self.model, "--out", out, *flags),
                          flags[0] if len(flags) == 2 else "vq",
                          nothing_at=out)
+        for flags in (("--group", 8), ("--code-bits", 9), ("--codebooks", 1)):
+            self.refused(run("quantize", "--model", self.model, "--representation", "scalar", "--out", out, *flags),
+                         *map(str, flags), "scalar", nothing_at=out)
 
     def test_context(self) -> None:
         self.refused(run("eval", "--model", self.model, "--tokens", self.tokens, "--ctx", 1024), "--ctx")

@@ -96,6 +96,29 @@ class Running(TuneTest):
         self.assertIsInstance(self.result(self.tune(out, "--dry-run", "--json")), dict)
 
 
+class ScalarGrids(TuneTest):
+    def test_from_quantize_to_inspect(self) -> None:
+        quantized = self.here / "scalar.h5"
+        made = self.result(run("quantize", "--model", self.model, "--representation", "scalar", "--code-bits", 3,
+                               "--group", 32, "--out", quantized, "--json"))
+        # Rows of 32 columns have one grid, of 48 two.
+        self.assertTrue(4 <= made["bits_per_weight"] <= 3 + 64 / 48)
+        self.assertTrue(0 < made["relative_mse"] < 0.1)
+        changes = {"model": quantized, "tau": 0.01, "code_lr": 0.1, "trust_ratio": 0.5}
+        straight = self.result(self.tune(self.here / "straight.h5", "--json", steps=4, **changes))
+        self.assertGreater(straight["codes_changed"], 0)
+        out = self.here / "out.h5"
+        self.result(self.tune(out, "--json", "--keep-checkpoint", steps=2, **changes))
+        resumed = self.result(self.tune(out, "--json", "--resume", steps=4, **changes))
+        self.assertEqual(resumed["content_hash"], straight["content_hash"])
+        self.result(run("eval", "--model", out, "--tokens", self.tokens, "--ctx", 64, "--json"))
+        self.result(run("generate", "--model", out, "--tokenizer", self.tokenizer, "--prompt", "w5", "--max-tokens", 4,
+                        "--json"))
+        found = self.result(run("inspect", out, "--json"))
+        self.assertAlmostEqual(found["bits_per_weight"], made["bits_per_weight"])
+        self.assertIn("scalar 3 g32", {tensor["type"] for tensor in found["tensors"]})
+
+
 class Stopping(TuneTest):
     def uninterrupted(self, **changes: Any) -> str:
         return self.result(self.tune(self.here / "straight.h5", "--json", **changes))["content_hash"]

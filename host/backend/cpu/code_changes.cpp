@@ -8,12 +8,11 @@
 
 namespace pvtune::cpu {
 
-void gather_codes(Tensor saved, const AdditiveCodes& additive, Tensor groups) {
-    const std::int64_t books = additive.codes.dim(2);
-    with_code_type(additive.codes.dtype, [&]<class Code>() {
+void gather_codes(Tensor saved, Tensor codes, Tensor groups) {
+    const std::int64_t width = saved.dim(1);
+    with_code_type(codes.dtype, [&]<class Code>() {
         for (std::int64_t i = 0; i < groups.elements(); ++i) {
-            std::copy_n(additive.codes.as<Code>() + groups.as<std::uint32_t>()[i] * books, books,
-                        saved.as<Code>() + i * books);
+            std::copy_n(codes.as<Code>() + groups.as<std::uint32_t>()[i] * width, width, saved.as<Code>() + i * width);
         }
     });
 }
@@ -61,13 +60,12 @@ void bound_changes(Tensor keep, Tensor change, Tensor scores, Tensor groups, Ten
     }
 }
 
-void restore_codes(const AdditiveCodes& additive, Tensor saved, Tensor groups, Tensor keep) {
-    const std::int64_t books = additive.codes.dim(2);
-    with_code_type(additive.codes.dtype, [&]<class Code>() {
+void restore_codes(Tensor codes, Tensor saved, Tensor groups, Tensor keep) {
+    const std::int64_t width = saved.dim(1);
+    with_code_type(codes.dtype, [&]<class Code>() {
         for (std::int64_t i = 0; i < groups.elements(); ++i) {
             if (keep.as<std::uint8_t>()[i] != 0) continue;
-            std::copy_n(saved.as<Code>() + i * books, books,
-                        additive.codes.as<Code>() + groups.as<std::uint32_t>()[i] * books);
+            std::copy_n(saved.as<Code>() + i * width, width, codes.as<Code>() + groups.as<std::uint32_t>()[i] * width);
         }
     });
 }

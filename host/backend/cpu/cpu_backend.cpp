@@ -85,14 +85,27 @@ public:
                          int beam) override {
         cpu::assign_additive(additive, changed, target, groups, beam);
     }
-    void gather_codes(Tensor saved, const AdditiveCodes& additive, Tensor groups) override {
-        cpu::gather_codes(saved, additive, groups);
+    void dequantize_scalar(Tensor weight, const ScalarCodes& scalar) override {
+        cpu::dequantize_scalar(weight, scalar);
     }
+    void linear_from_scalar(Tensor out, Tensor in, const ScalarCodes& scalar, Tensor bias) override {
+        cpu::scalar_gemv(out, in, scalar, bias);
+    }
+    void scalar_gradient(Tensor d_scales, Tensor d_zeros, Tensor d_weight, const ScalarCodes& scalar) override {
+        cpu::scalar_gradient(d_scales, d_zeros, d_weight, scalar);
+    }
+    void assign_scalar(const ScalarCodes& scalar, Tensor changed, Tensor target, Tensor weights) override {
+        cpu::assign_scalar(scalar, changed, target, weights);
+    }
+    void scalar_change(Tensor change, const ScalarCodes& scalar, Tensor saved, Tensor weights) override {
+        cpu::scalar_change(change, scalar, saved, weights);
+    }
+    void gather_codes(Tensor saved, Tensor codes, Tensor groups) override { cpu::gather_codes(saved, codes, groups); }
     void code_change(Tensor change, const AdditiveCodes& additive, Tensor saved, Tensor groups) override {
         cpu::code_change(change, additive, saved, groups);
     }
-    void restore_codes(const AdditiveCodes& additive, Tensor saved, Tensor groups, Tensor keep) override {
-        cpu::restore_codes(additive, saved, groups, keep);
+    void restore_codes(Tensor codes, Tensor saved, Tensor groups, Tensor keep) override {
+        cpu::restore_codes(codes, saved, groups, keep);
     }
     void bound_changes(Tensor keep, Tensor change, Tensor scores, Tensor groups, Tensor weight_squares,
                        double trust_ratio) override {

@@ -97,10 +97,12 @@ void moment_and_score(Tensor target, Tensor scores, Tensor second_moment, Tensor
         const double ratio = moment_pass(v, g, base.as<Base>(), count, correction, settings);
         const auto rate = static_cast<float>(static_cast<double>(settings.rate) * ratio);
         with_float_type(current.dtype, [&]<class Current>() {
-            with_group(group, [&]<int width>() {
+            const auto score = [&]<int width>() {
                 score_pass<width>(target.as<float>(), scores.as<float>(), v, g, base.as<Base>(), current.as<Current>(),
                                   count, correction, settings.epsilon, rate);
-            });
+            };
+            if (group == 1) return score.template operator()<1>();
+            with_group(group, score);
         });
     };
     with_float_type(second_moment.dtype, [&]<class Moment>() {

@@ -25,6 +25,16 @@ AdditiveView<Code> view_of(const AdditiveCodes& additive) {
     return view;
 }
 
+ScalarView view_of(const ScalarCodes& scalar) {
+    return {scalar.codes.as<std::uint8_t>(),
+            scalar.scales.as<float>(),
+            scalar.zeros.as<float>(),
+            scalar.codes.dim(0),
+            scalar.codes.dim(1),
+            scalar.group,
+            scalar.levels};
+}
+
 /// Calls body(view) with the codes' own type.
 template <class Body>
 void with_view(const AdditiveCodes& additive, const Body& body) {
@@ -229,10 +239,31 @@ public:
                                   count, beam, scratch, stream_);
         });
     }
-    void gather_codes(Tensor saved, const AdditiveCodes& additive, Tensor groups) override {
-        with_code_type(additive.codes.dtype, [&]<class Code>() {
-            cuda::gather_codes(saved.as<Code>(), view_of<Code>(additive), groups.as<std::uint32_t>(), groups.elements(),
-                               stream_);
+    void dequantize_scalar(Tensor weight, const ScalarCodes& scalar) override {
+        with_float_type(weight.dtype,
+                        [&]<class T>() { cuda::dequantize_scalar(weight.as<T>(), view_of(scalar), stream_); });
+    }
+    void linear_from_scalar(Tensor out, Tensor in, const ScalarCodes& scalar, Tensor bias) override {
+        with_float_type(in.dtype, [&]<class T>() {
+            cuda::scalar_gemv(out.as<T>(), in.as<T>(), optional_floats(bias), view_of(scalar), stream_);
+        });
+    }
+    void scalar_gradient(Tensor d_scales, Tensor d_zeros, Tensor d_weight, const ScalarCodes& scalar) override {
+        cuda::scalar_gradient(d_scales.as<float>(), d_zeros.as<float>(), d_weight.as<float>(), view_of(scalar),
+                              stream_);
+    }
+    void assign_scalar(const ScalarCodes& scalar, Tensor changed, Tensor target, Tensor weights) override {
+        cuda::assign_scalar(view_of(scalar), changed.as<std::uint8_t>(), target.as<float>(),
+                            weights.as<std::uint32_t>(), weights.elements(), stream_);
+    }
+    void scalar_change(Tensor change, const ScalarCodes& scalar, Tensor saved, Tensor weights) override {
+        cuda::scalar_change(change.as<float>(), view_of(scalar), saved.as<std::uint8_t>(), weights.as<std::uint32_t>(),
+                            weights.elements(), stream_);
+    }
+    void gather_codes(Tensor saved, Tensor codes, Tensor groups) override {
+        with_code_type(codes.dtype, [&]<class Code>() {
+            cuda::gather_codes<Code>(saved.as<Code>(), codes.as<Code>(), groups.as<std::uint32_t>(), groups.elements(),
+                                     saved.dim(1), stream_);
         });
     }
     void code_change(Tensor change, const AdditiveCodes& additive, Tensor saved, Tensor groups) override {
@@ -247,10 +278,10 @@ public:
         cuda::bound_changes(keep.as<std::uint8_t>(), change.as<float>(), scores.as<float>(), groups.as<std::uint32_t>(),
                             groups.elements(), weight_squares.as<double>(), trust_ratio, scratch, stream_);
     }
-    void restore_codes(const AdditiveCodes& additive, Tensor saved, Tensor groups, Tensor keep) override {
-        with_code_type(additive.codes.dtype, [&]<class Code>() {
-            cuda::restore_codes(view_of<Code>(additive), saved.as<Code>(), groups.as<std::uint32_t>(),
-                                keep.as<std::uint8_t>(), groups.elements(), stream_);
+    void restore_codes(Tensor codes, Tensor saved, Tensor groups, Tensor keep) override {
+        with_code_type(codes.dtype, [&]<class Code>() {
+            cuda::restore_codes<Code>(codes.as<Code>(), saved.as<Code>(), groups.as<std::uint32_t>(),
+                                      keep.as<std::uint8_t>(), groups.elements(), saved.dim(1), stream_);
         });
     }
 
