@@ -247,6 +247,7 @@ void take_codes(Work& work, Block& block, std::int64_t first) {
 void sweep(Work& work, const cpu::BeamSettings& search, std::int64_t block_columns) {
     const std::int64_t group = work.group;
     Block block;
+    cpu::CodebookTables tables;
     block.targets.resize(index_of(work.rows * group));
     block.codes.resize(index_of(work.rows * work.books));
     for (block.first = 0; block.first < work.columns; block.first += block.columns) {
@@ -263,8 +264,7 @@ void sweep(Work& work, const cpu::BeamSettings& search, std::int64_t block_colum
             const GroupFactor factor(work, first);
             const std::vector<float> codebooks = transformed_codebooks(work, factor);
             with_group(group, [&]<int width>() { set_targets<width>(work, block, factor, first); });
-            const auto tables =
-                cpu::make_codebook_tables(codebooks.data(), work.books, work.size, group, work.rows, search);
+            cpu::set_codebook_tables(tables, codebooks.data(), work.books, work.size, group, work.rows, search);
             cpu::search_codes(tables, block.targets.data(), block.codes.data(), work.rows, search);
             take_codes(work, block, first);
         }

@@ -6,14 +6,14 @@ namespace pvtune {
 
 /// The work that additive codes under a Hessian put in.
 struct CalibratedSettings {
-    int rounds = 4;             ///< of codes, then codebooks and scales
-    int beam = 2;               ///< of the search for the codes of a group
-    int fit_iterations = 4;     ///< conjugate gradient steps of a round's codebooks
-    double tolerance = 2e-3;    ///< rounds end when one gains less than this share of the objective
-    double damping = 1e-2;      ///< of the mean diagonal, added to the diagonal of the Hessian
-    std::int64_t block = 128;   ///< columns whose groups see one another's changes at once
+    int rounds = 3;            ///< of codes, then codebooks and scales
+    int beam = 2;              ///< of the search for the codes of a group
+    int fit_iterations = 4;    ///< conjugate gradient steps of a round's codebooks
+    double tolerance = 2e-3;   ///< rounds end when one gains less than this share of the objective
+    double damping = 1e-2;     ///< of the mean diagonal, added to the diagonal of the Hessian
+    std::int64_t block = 128;  ///< columns whose groups see one another's changes at once
     /// Of the data-free codes that everything starts from: the rounds that follow make up for those that it leaves out.
-    InitializeSettings initial = {.sample_rounds = 4, .rounds = 0, .rounds_of_one = 2};
+    InitializeSettings initial = {.sample_rounds = 2, .rounds = 0, .rounds_of_one = 2, .beam = 2};
 };
 
 /// Additive codes for weight [rows, columns] with a small tr((W - What) H (W - What)^T), H = hessian f32 [columns,

@@ -369,6 +369,12 @@ void search_block(const CodebookTables& tables, const float* targets, std::uint1
 CodebookTables make_codebook_tables(const float* codebooks, std::int64_t books, std::int64_t size, std::int64_t group,
                                     std::int64_t groups, const BeamSettings& settings) {
     CodebookTables tables;
+    set_codebook_tables(tables, codebooks, books, size, group, groups, settings);
+    return tables;
+}
+
+void set_codebook_tables(CodebookTables& tables, const float* codebooks, std::int64_t books, std::int64_t size,
+                         std::int64_t group, std::int64_t groups, const BeamSettings& settings) {
     tables.books = books;
     tables.size = size;
     tables.stride = chunk_count(size, lanes) * lanes;
@@ -392,24 +398,28 @@ CodebookTables make_codebook_tables(const float* codebooks, std::int64_t books, 
     constexpr std::int64_t most_elements = std::int64_t{1} << 22;
     const std::int64_t elements = books * books * size * stride;
     const std::int64_t parents = groups * settings.beam * settings.sweeps;
-    if (books == 1 || elements > most_elements || parents < books * size) return tables;
+    if (books == 1 || elements > most_elements || parents < books * size) return tables.cross.clear();
     tables.cross.resize(static_cast<std::size_t>(elements));
-    for_chunks(books * books * size, 64, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
-        for (std::int64_t row = begin; row < end; ++row) {
-            const std::int64_t m = row / (books * size);
-            const std::int64_t n = row / size % books;
-            if (m == n) continue;  // never looked at
-            const float* codeword = codebooks + (m * size + row % size) * group;
-            const float* columns = tables.transposed.data() + n * group * stride;
-            float* out = tables.cross.data() + row * stride;
-            for (std::int64_t i = 0; i < group; ++i) {
-                const float factor = 2 * codeword[i];
+    with_group(group, [&]<int width>() {
+        for_chunks(books * books * size, 64, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+            for (std::int64_t row = begin; row < end; ++row) {
+                const std::int64_t m = row / (books * size);
+                const std::int64_t n = row / size % books;
+                if (m == n) continue;  // never looked at
+                const float* codeword = codebooks + (m * size + row % size) * width;
+                float doubled[width];
+                for (int i = 0; i < width; ++i) doubled[i] = 2 * codeword[i];
+                const float* columns = tables.transposed.data() + n * width * stride;
+                float* __restrict out = tables.cross.data() + row * stride;
 #pragma omp simd
-                for (std::int64_t k = 0; k < stride; ++k) out[k] += factor * columns[i * stride + k];
+                for (std::int64_t k = 0; k < stride; ++k) {
+                    float sum = 0;
+                    for (int i = 0; i < width; ++i) sum += doubled[i] * columns[i * stride + k];
+                    out[k] = sum;
+                }
             }
-        }
+        });
     });
-    return tables;
 }
 
 void search_codes(const CodebookTables& tables, const float* targets, std::uint16_t* codes, std::int64_t count,

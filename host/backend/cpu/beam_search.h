@@ -29,6 +29,10 @@ struct BeamSettings {
 CodebookTables make_codebook_tables(const float* codebooks, std::int64_t books, std::int64_t size, std::int64_t group,
                                     std::int64_t groups, const BeamSettings& settings);
 
+/// The same into tables that were used before, whose memory serves again.
+void set_codebook_tables(CodebookTables& tables, const float* codebooks, std::int64_t books, std::int64_t size,
+                         std::int64_t group, std::int64_t groups, const BeamSettings& settings);
+
 /// codes [count, books]: the codes found for targets [count, group], never farther than the codes given.
 /// Starts from the given codes and replaces the code of one codebook at a time, keeping the `beam` nearest distinct
 /// combinations (the search of AQLM, Egiazarian et al. 2024). One codebook: the exact nearest codeword. Ties go to the
