@@ -25,7 +25,7 @@ WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-vi
 FLOATING_POINT := -ffp-contract=fast -fno-math-errno -fno-trapping-math
 WIDE_VECTORS := $(if $(filter x86_64,$(shell uname -m)),-mprefer-vector-width=512)
 CXXFLAGS.release := -O3 -g1 -march=native $(WIDE_VECTORS) $(FLOATING_POINT) -DNDEBUG
-CXXFLAGS.sanitize := -O1 -g -march=native $(FLOATING_POINT) -fsanitize=address,undefined -fno-sanitize-recover=all \
+CXXFLAGS.sanitize := -O1 -g1 -march=native $(FLOATING_POINT) -fsanitize=address,undefined -fno-sanitize-recover=all \
     -fno-omit-frame-pointer
 LDFLAGS.sanitize := -fsanitize=address,undefined
 PORTABLE_CPU ?= $(if $(filter x86_64,$(shell uname -m)),x86-64-v3,native)

@@ -1,0 +1,129 @@
+"""`pvtune quantize --calibrate` as a user runs it, on a tiny random model: what it prints and logs, hidden states that
+are larger than their memory, interrupts and kills with --resume, and what it must refuse."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import time
+import unittest
+from pathlib import Path
+from typing import Any
+
+import h5py
+from cli_test import PVTUNE, CommandLine, run
+
+FLAGS = {"--code-bits": 4, "--group": 8, "--sequences": 20, "--ctx": 32, "--block-epochs": 2, "--threads": 1}
+
+
+class CalibrateTest(CommandLine):
+    def arguments(self, out: Path, **changes: Any) -> list[Any]:
+        """Of a run; a change to None leaves a flag out."""
+        flags = {"--model": self.model, "--calibrate": self.tokens, "--out": out, **FLAGS,
+                 **{"--" + name.replace("_", "-"): value for name, value in changes.items()}}
+        return ["quantize", *(item for name, value in flags.items() if value is not None for item in (name, value))]
+
+    def calibrate(self, out: Path, *switches: str, **changes: Any) -> subprocess.CompletedProcess:
+        return run(*self.arguments(out, **changes), *switches)
+
+    def begin(self, out: Path, *switches: str, **changes: Any) -> subprocess.Popen:
+        """Start a run that goes on; its process is ended with the test."""
+        process = subprocess.Popen([PVTUNE, *map(str, self.arguments(out, **changes)), *switches], text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+        return process
+
+
+class Calibrating(CalibrateTest):
+    def test_result_log_and_file(self) -> None:
+        out, log = self.here / "q.h5", self.here / "log.jsonl"
+        result = self.result(self.calibrate(out, "--json", log=log))
+        plain = self.result(self.quantised)
+        self.assertAlmostEqual(result["bits_per_weight"], plain["bits_per_weight"])
+        self.assertTrue(0 < result["relative_output_error"] < plain["relative_mse"])
+        self.assertGreater(result["peak_bytes"], 0)
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        matrices = [line for line in lines if "matrix" in line]
+        blocks = [line for line in lines if "block" in line]
+        self.assertEqual((len(matrices), [line["block"] for line in blocks]), (14, [0, 1]))
+        for line in matrices:
+            self.assertTrue(0 < line["relative_output_error"] < 1, line)
+        for line in blocks:
+            self.assertTrue(0 < line["tuned_error"] <= line["tuned_error_before"], line)
+        self.assertEqual(sorted(path.name for path in self.here.iterdir()), ["log.jsonl", "q.h5"])
+        self.assertEqual(json.loads(h5py.File(out).attrs["quantization"])["representation"], "aqlm")
+        self.result(run("eval", "--model", out, "--tokens", self.tokens, "--ctx", 64, "--json"))
+        self.assertTrue(self.result(run("inspect", out, "--json"))["bits_per_weight"] > 0)
+
+    def test_states_in_files_give_the_same_bits(self) -> None:
+        for precision in ("f32", "bf16"):
+            held = self.result(self.calibrate(self.here / "a.h5", "--json", precision=precision))
+            streamed = self.result(self.calibrate(self.here / "b.h5", "--json", precision=precision,
+                                                  activation_memory=0))
+            self.assertEqual(held["content_hash"], streamed["content_hash"])
+
+    def test_plan(self) -> None:
+        out = self.here / "q.h5"
+        plan = self.result(self.calibrate(out, "--dry-run", "--json"))
+        self.assertEqual(list(self.here.iterdir()), [])
+        names = json.dumps(plan)
+        self.assertIn("Hessians", names)
+        self.assertIn("hidden states between blocks", names)
+        self.assertNotIn("between blocks", json.dumps(self.result(
+            self.calibrate(out, "--dry-run", "--json", activation_memory=0))))
+
+
+class Stopping(CalibrateTest):
+    def test_kill_twenty_times_and_resume(self) -> None:
+        whole = self.here / "whole.h5"
+        start = time.monotonic()
+        expected = self.result(self.calibrate(whole, "--json"))["content_hash"]
+        seconds = time.monotonic() - start
+        chance = random.Random(4)
+        out = self.here / "out.h5"
+        for kill in range(20):
+            process = self.begin(out, "--quiet", "--resume", activation_memory=kill % 2)
+            time.sleep(chance.uniform(0, seconds))
+            process.kill()
+            process.communicate()
+            if out.exists():  # it was faster than the kill
+                self.assertFalse(Path(f"{out}.calibration").exists() and list(
+                    Path(f"{out}.calibration").glob("*.partial")))
+                out.unlink()
+                shutil.rmtree(f"{out}.calibration", ignore_errors=True)
+        self.assertEqual(self.result(self.calibrate(out, "--resume", "--json"))["content_hash"], expected)
+        self.assertEqual(sorted(path.name for path in self.here.iterdir()), ["out.h5", "whole.h5"])
+
+    def test_interrupt_and_resume(self) -> None:
+        expected = self.result(self.calibrate(self.here / "whole.h5", "--json"))["content_hash"]
+        out, log = self.here / "out.h5", self.here / "log.jsonl"
+        process = self.begin(out, log=log, block_epochs=1000, block_lr=1e-7)  # so that blocks last
+        while not log.exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+        if process.returncode == 0:
+            self.skipTest("a fast machine")
+        self.assertEqual(process.returncode, 130, errors)
+        self.assertIn("--resume", errors.splitlines()[-1])
+        self.refused(self.calibrate(out, "--resume", "--quiet"), "other inputs or flags")
+        self.assertEqual(self.result(self.calibrate(out, "--json"))["content_hash"], expected)
+
+
+class Refusing(CalibrateTest):
+    def test_impossible_runs(self) -> None:
+        out = self.here / "q.h5"
+        for changes, words in (({"sequences": 100}, "700"), ({"calibrate": self.here / "none.h5"}, "none.h5"),
+                               ({"ctx": 1}, "--ctx"), ({"block_held_out": 1}, "--block-held-out"),
+                               ({"block_targets": "x"}, "--block-targets"), ({"model": self.quantized}, "quantised")):
+            with self.subTest(changes):
+                done = self.calibrate(out, "--quiet", **changes)
+                self.assertEqual(done.returncode, 2, done.stderr)
+                self.assertIn(words, done.stderr)
+                self.assertEqual(list(self.here.iterdir()), [])
+
+
+if __name__ == "__main__":
+    unittest.main()
