@@ -26,6 +26,7 @@ void swiglu_backward(Tensor d_gate, Tensor d_up, Tensor out, Tensor d_out, Tenso
 void add(Tensor out, Tensor a, Tensor b);
 void kl_loss(Tensor loss, Tensor d_logits, Tensor logits, Tensor teacher, float scale);
 void cross_entropy_loss(Tensor loss, Tensor d_logits, Tensor logits, Tensor targets, float scale);
+void add_scaled(Tensor out, Tensor in, float scale);
 void convert(Tensor out, Tensor in);
 void fill_zero(Tensor out);
 
