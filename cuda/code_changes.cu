@@ -147,30 +147,29 @@ __global__ void __launch_bounds__(bound_threads)
     double kept = 0;
     for (std::int64_t tile = 0; tile < count; tile += bound_threads * bound_items) {
         std::uint32_t place[bound_items];
-        double moved[bound_items];
-        double counts[bound_items];
+        float moved[bound_items];
+        unsigned counted = 0;  // a bit an item: its change is one to count
         double sum = 0;
-        double number = 0;
         const std::int64_t first = tile + static_cast<std::int64_t>(threadIdx.x) * bound_items;
 #pragma unroll
         for (int j = 0; j < bound_items; ++j) {
             const bool here = first + j < count;
             place[j] = here ? places[first + j] : 0;
-            moved[j] = here && change != nullptr ? static_cast<double>(change[place[j]]) : 0;
-            counts[j] = here && keep[place[j]] != 0 ? 1 : 0;
-            sum += moved[j];
-            number += counts[j];
+            moved[j] = here && change != nullptr ? change[place[j]] : 0;
+            if (here && keep[place[j]] != 0) counted |= 1U << j;
+            sum += static_cast<double>(moved[j]);
         }
         double total = 0;
         double running = spent + exclusive_block_sum(sum, partials, total);
         spent += total;
-        double running_number = kept + exclusive_block_sum(number, partials, total);
+        double running_number = kept + exclusive_block_sum(static_cast<double>(__popc(counted)), partials, total);
         kept += total;
 #pragma unroll
         for (int j = 0; j < bound_items; ++j) {
-            running += moved[j];
-            running_number += counts[j];
-            if (counts[j] > 0 && !(running <= budget && running_number <= most)) keep[place[j]] = 0;
+            running += static_cast<double>(moved[j]);
+            if ((counted >> j & 1U) == 0) continue;
+            running_number += 1;
+            if (!(running <= budget && running_number <= most)) keep[place[j]] = 0;
         }
     }
 }

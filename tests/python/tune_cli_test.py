@@ -58,7 +58,8 @@ class Running(TuneTest):
         for strategy in ("continuous", "naive-linearized", "stochastic-rounding", "ste", "pv", "pv-ste"):
             with self.subTest(strategy):
                 out, log = self.here / f"{strategy}.h5", self.here / f"{strategy}.jsonl"
-                result = self.result(self.tune(out, "--json", steps=14, strategy=strategy, log=log))
+                result = self.result(self.tune(out, "--json", steps=14, strategy=strategy, log=log,
+                                               code_lr=0.5 if strategy == "naive-linearized" else 0.1))
                 lines = [json.loads(line) for line in log.read_text().splitlines()]
                 self.assertEqual([line["step"] for line in lines], list(range(1, 15)))
                 self.assertEqual(result["steps"], 14)
@@ -98,7 +99,8 @@ class Running(TuneTest):
             with self.subTest(subspace):
                 log = self.here / f"{subspace}.jsonl"
                 self.result(self.tune(self.here / "out.h5", "--json", "--measure-v", steps=6, strategy="pv", v_every=2,
-                                      subspace=subspace, candidates=1 if subspace == "eager" else 3, log=log))
+                                      subspace=subspace, candidates=1 if subspace == "eager" else 3, log=log,
+                                      subspace_lr=1))
                 lines = [json.loads(line) for line in log.read_text().splitlines()]
                 self.assertEqual([line["v_step"] for line in lines], [False, True] * 3)
                 for line in lines:
@@ -272,7 +274,7 @@ class Refusing(TuneTest):
         for flag, value in (("strategy", "newton"), ("subspace", "best"), ("v_every", 0), ("candidates", 0), ("schedule", "square"), ("steps", 0), ("batch", -1), ("tau", 2),
                             ("lr", "fast"), ("device", "abacus")):
             with self.subTest(flag):
-                self.refuse("--" + flag, **{"steps": 2, flag: value})
+                self.refuse("--" + flag.replace("_", "-"), **{"steps": 2, flag: value})
 
     def test_missing_files(self) -> None:
         for flag in ("model", "teacher", "tokens"):
