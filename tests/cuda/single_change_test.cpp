@@ -6,8 +6,8 @@ namespace pvtune::cuda {
 namespace {
 
 const AdditiveShape shapes[] = {
-    {5, 7, 8, 2, 256, DType::u8},   {3, 5, 4, 1, 256, DType::u8},     {33, 3, 16, 3, 20, DType::u8},
-    {17, 9, 8, 2, 300, DType::u16}, {21, 57, 8, 1, 1000, DType::u16}, {4, 9, 8, 5, 256, DType::u8},
+    {5, 7, 8, 2, 256, DType::u8},   {3, 5, 4, 1, 256, DType::u8},    {33, 3, 16, 3, 20, DType::u8},
+    {17, 9, 8, 2, 300, DType::u16}, {21, 9, 8, 1, 1000, DType::u16}, {4, 9, 8, 5, 256, DType::u8},
 };
 
 /// Codewords of whole numbers repeat and are at the same distance: ties of every kind.
