@@ -1,4 +1,4 @@
-// Taking a V step back: the codes of chosen groups saved, the distance they moved, their return, and how many may stay.
+// Codes of chosen groups: saved, put back, what their change does to weights, loss and distance, and how many may stay.
 
 #include "cuda/additive.cuh"
 #include "cuda/primitives.cuh"
@@ -22,33 +22,74 @@ __global__ void __launch_bounds__(block_threads)
     saved[i] = codes[std::int64_t{chosen[i / width]} * width + i % width];
 }
 
-/// A thread a group, with the sums of host/backend/cpu/code_changes.cpp in their order.
+/// Four weights of a group less what they are with the codes saved, without the scale; the sums of
+/// host/backend/cpu/code_changes.cpp in their order.
+template <class Code>
+__device__ inline float4 difference_of(const AdditiveView<Code>& additive, const Code* own, const Code* saved,
+                                       int first) {
+    float4 difference = make_float4(0, 0, 0, 0);
+    for (int m = 0; m < static_cast<int>(additive.books); ++m) {
+        const std::int64_t now = m * additive.codebook_size + own[m];
+        const std::int64_t before = m * additive.codebook_size + saved[m];
+        const float4 a = *reinterpret_cast<const float4*>(additive.codebooks + now * additive.group + first);
+        const float4 b = *reinterpret_cast<const float4*>(additive.codebooks + before * additive.group + first);
+        difference.x += a.x - b.x;
+        difference.y += a.y - b.y;
+        difference.z += a.z - b.z;
+        difference.w += a.w - b.w;
+    }
+    return difference;
+}
+
+__device__ inline float add_product(float sum, const float4& a, const float4& b) {
+    return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
+}
+
+/// matrix: the gradient, or null for the change's own square. A thread a group, as below.
 template <class Code>
 __global__ void __launch_bounds__(block_threads)
-    code_change_kernel(float* change, AdditiveView<Code> additive, const Code* saved, const std::uint32_t* chosen,
-                       std::int64_t count) {
+    code_product_kernel(float* product, AdditiveView<Code> additive, const float* matrix, const Code* saved,
+                        const std::uint32_t* chosen, std::int64_t count) {
     const std::int64_t i = thread_index();
     if (i >= count) return;
-    const auto books = static_cast<int>(additive.books);
-    const auto group = static_cast<int>(additive.group);
     const std::int64_t at = chosen[i];
-    float squares = 0;
-    for (int first = 0; first < group; first += 4) {
-        float difference[4] = {};
-        for (int m = 0; m < books; ++m) {
-            const std::int64_t now = m * additive.codebook_size + additive.codes[at * books + m];
-            const std::int64_t before = m * additive.codebook_size + saved[i * books + m];
-            const float4 a = *reinterpret_cast<const float4*>(additive.codebooks + now * group + first);
-            const float4 b = *reinterpret_cast<const float4*>(additive.codebooks + before * group + first);
-            difference[0] += a.x - b.x;
-            difference[1] += a.y - b.y;
-            difference[2] += a.z - b.z;
-            difference[3] += a.w - b.w;
-        }
-        for (int e = 0; e < 4; ++e) squares = fmaf(difference[e], difference[e], squares);
-    }
     const float scale = additive.scales[at / additive.groups];
-    change[i] = squares * scale * scale;
+    float sum = 0;
+    for (int first = 0; first < static_cast<int>(additive.group); first += 4) {
+        const float4 difference =
+            difference_of(additive, additive.codes + at * additive.books, saved + i * additive.books, first);
+        const float4 other =
+            matrix == nullptr ? difference : *reinterpret_cast<const float4*>(matrix + at * additive.group + first);
+        sum = add_product(sum, other, difference);
+    }
+    product[i] = matrix == nullptr ? sum * scale * scale : sum * scale;
+}
+
+template <class Code>
+__global__ void __launch_bounds__(block_threads)
+    code_distance_kernel(float* distance, AdditiveView<Code> additive, const float* target, const std::uint32_t* chosen,
+                         std::int64_t count) {
+    const std::int64_t i = thread_index();
+    if (i >= count) return;
+    const std::int64_t at = chosen[i];
+    const float scale = additive.scales[at / additive.groups];
+    float sum = 0;
+    for (int first = 0; first < static_cast<int>(additive.group); first += 4) {
+        float4 value = make_float4(0, 0, 0, 0);
+        for (int m = 0; m < static_cast<int>(additive.books); ++m) {
+            const std::int64_t code = m * additive.codebook_size + additive.codes[at * additive.books + m];
+            const float4 a = *reinterpret_cast<const float4*>(additive.codebooks + code * additive.group + first);
+            value.x += a.x;
+            value.y += a.y;
+            value.z += a.z;
+            value.w += a.w;
+        }
+        const float4 wanted = *reinterpret_cast<const float4*>(target + at * additive.group + first);
+        const float4 rest = make_float4(fmaf(-scale, value.x, wanted.x), fmaf(-scale, value.y, wanted.y),
+                                        fmaf(-scale, value.z, wanted.z), fmaf(-scale, value.w, wanted.w));
+        sum = add_product(sum, rest, rest);
+    }
+    distance[i] = sum;
 }
 
 template <class Code>
@@ -96,31 +137,40 @@ __device__ inline double exclusive_block_sum(double value, double* partials, dou
 }
 
 /// One block walks along the changes in order: `places` is sorted. A change that is not a number ends what may stay.
+/// change may be null. Numbers of changes are whole, so that their sums in f64 are exact.
 __global__ void __launch_bounds__(bound_threads)
     bound_changes_kernel(std::uint8_t* keep, const float* change, const std::uint32_t* places, std::int64_t count,
-                         const double* weight_squares, double trust_ratio) {
+                         const double* weight_squares, double trust_ratio, double most) {
     __shared__ double partials[bound_warps];
-    const double budget = trust_ratio * trust_ratio * *weight_squares;
+    const double budget = change == nullptr ? 0 : trust_ratio * trust_ratio * *weight_squares;
     double spent = 0;
+    double kept = 0;
     for (std::int64_t tile = 0; tile < count; tile += bound_threads * bound_items) {
         std::uint32_t place[bound_items];
-        double moved[bound_items];
+        float moved[bound_items];
+        unsigned counted = 0;  // a bit an item: its change is one to count
         double sum = 0;
         const std::int64_t first = tile + static_cast<std::int64_t>(threadIdx.x) * bound_items;
 #pragma unroll
         for (int j = 0; j < bound_items; ++j) {
-            place[j] = first + j < count ? places[first + j] : 0;
-            moved[j] = first + j < count ? static_cast<double>(change[place[j]]) : 0;
-            sum += moved[j];
+            const bool here = first + j < count;
+            place[j] = here ? places[first + j] : 0;
+            moved[j] = here && change != nullptr ? change[place[j]] : 0;
+            if (here && keep[place[j]] != 0) counted |= 1U << j;
+            sum += static_cast<double>(moved[j]);
         }
         double total = 0;
         double running = spent + exclusive_block_sum(sum, partials, total);
+        spent += total;
+        double running_number = kept + exclusive_block_sum(static_cast<double>(__popc(counted)), partials, total);
+        kept += total;
 #pragma unroll
         for (int j = 0; j < bound_items; ++j) {
-            running += moved[j];
-            if (first + j < count && !(running <= budget)) keep[place[j]] = 0;
+            running += static_cast<double>(moved[j]);
+            if ((counted >> j & 1U) == 0) continue;
+            running_number += 1;
+            if (!(running <= budget && running_number <= most)) keep[place[j]] = 0;
         }
-        spent += total;
     }
 }
 
@@ -151,9 +201,24 @@ void gather_codes(Code* saved, const Code* codes, const std::uint32_t* chosen, s
 template <class Code>
 void code_change(float* change, const AdditiveView<Code>& additive, const Code* saved, const std::uint32_t* chosen,
                  std::int64_t count, Stream stream) {
+    code_product(change, additive, nullptr, saved, chosen, count, stream);
+}
+
+template <class Code>
+void code_product(float* product, const AdditiveView<Code>& additive, const float* matrix, const Code* saved,
+                  const std::uint32_t* chosen, std::int64_t count, Stream stream) {
     check_additive(additive);
     if (count == 0) return;
-    launch(code_change_kernel<Code>, blocks_for(count), block_threads, 0, stream, change, additive, saved, chosen,
+    launch(code_product_kernel<Code>, blocks_for(count), block_threads, 0, stream, product, additive, matrix, saved,
+           chosen, count);
+}
+
+template <class Code>
+void code_distance(float* distance, const AdditiveView<Code>& additive, const float* target,
+                   const std::uint32_t* chosen, std::int64_t count, Stream stream) {
+    check_additive(additive);
+    if (count == 0) return;
+    launch(code_distance_kernel<Code>, blocks_for(count), block_threads, 0, stream, distance, additive, target, chosen,
            count);
 }
 
@@ -168,8 +233,8 @@ void restore_codes(Code* codes, const Code* saved, const std::uint32_t* chosen, 
 std::size_t bound_changes_workspace(std::int64_t count) { return BoundWorkspace(count).bytes(); }
 
 void bound_changes(std::uint8_t* keep, const float* change, const float* scores, const std::uint32_t* chosen,
-                   std::int64_t count, const double* weight_squares, double trust_ratio, void* workspace,
-                   Stream stream) {
+                   std::int64_t count, const double* weight_squares, double trust_ratio, std::int64_t most,
+                   void* workspace, Stream stream) {
     if (count == 0) return;
     const BoundWorkspace parts(count);
     std::uint32_t* const keys = parts.array(workspace, 0);
@@ -180,7 +245,7 @@ void bound_changes(std::uint8_t* keep, const float* change, const float* scores,
     sort_pairs_descending(keys, sorted_keys, places, sorted_places, count, parts.array(workspace, 4), parts.sort_bytes,
                           stream);
     launch(bound_changes_kernel, 1, bound_threads, 0, stream, keep, change, sorted_places, count, weight_squares,
-           trust_ratio);
+           trust_ratio, static_cast<double>(most));
 }
 
 template void gather_codes(std::uint8_t*, const std::uint8_t*, const std::uint32_t*, std::int64_t, std::int64_t,
@@ -191,6 +256,14 @@ template void code_change(float*, const AdditiveView<std::uint8_t>&, const std::
                           std::int64_t, Stream);
 template void code_change(float*, const AdditiveView<std::uint16_t>&, const std::uint16_t*, const std::uint32_t*,
                           std::int64_t, Stream);
+template void code_product(float*, const AdditiveView<std::uint8_t>&, const float*, const std::uint8_t*,
+                           const std::uint32_t*, std::int64_t, Stream);
+template void code_product(float*, const AdditiveView<std::uint16_t>&, const float*, const std::uint16_t*,
+                           const std::uint32_t*, std::int64_t, Stream);
+template void code_distance(float*, const AdditiveView<std::uint8_t>&, const float*, const std::uint32_t*, std::int64_t,
+                            Stream);
+template void code_distance(float*, const AdditiveView<std::uint16_t>&, const float*, const std::uint32_t*,
+                            std::int64_t, Stream);
 template void restore_codes(std::uint8_t*, const std::uint8_t*, const std::uint32_t*, const std::uint8_t*, std::int64_t,
                             std::int64_t, Stream);
 template void restore_codes(std::uint16_t*, const std::uint16_t*, const std::uint32_t*, const std::uint8_t*,

@@ -1,6 +1,6 @@
-// Operations that touch every element once: out = a + b, out = in converted, out[t] += bias. Arrays of `count` elements
-// or [tokens, width], row-major. All are bound by memory: 16 bytes a thread and access (8 of the bf16 side of a
-// conversion, so that neighbouring threads stay neighbours on both sides).
+// Operations that touch every element once: out = a + b, out += scale * in, out = in converted, out[t] += bias. Arrays
+// of `count` elements or [tokens, width], row-major. All are bound by memory: 16 bytes a thread and access (8 of the
+// bf16 side of a conversion, so that neighbouring threads stay neighbours on both sides).
 
 #include "cuda/kernels.h"
 #include "cuda/vector.cuh"
@@ -25,6 +25,22 @@ __global__ void __launch_bounds__(threads) add_kernel(T* out, const T* a, const 
         store_lanes(out + first, left);
     } else {
         for (std::int64_t i = first; i < count; ++i) out[i] = from_float<T>(to_float(a[i]) + to_float(b[i]));
+    }
+}
+
+__global__ void __launch_bounds__(threads)
+    add_scaled_kernel(float* out, const float* in, float scale, std::int64_t count) {
+    constexpr int lanes = lanes_of<float>;
+    const std::int64_t first = (std::int64_t{blockIdx.x} * threads + threadIdx.x) * lanes;
+    if (first + lanes <= count) {
+        float values[lanes];
+        float added[lanes];
+        load_lanes(values, out + first);
+        load_lanes(added, in + first);
+        for (int i = 0; i < lanes; ++i) values[i] = fmaf(scale, added[i], values[i]);
+        store_lanes(out + first, values);
+    } else {
+        for (std::int64_t i = first; i < count; ++i) out[i] = fmaf(scale, in[i], out[i]);
     }
 }
 
@@ -98,6 +114,12 @@ void add(T* out, const T* a, const T* b, std::int64_t count, Stream stream) {
     if (count == 0) return;
     const unsigned blocks = blocks_for(ceil_divide(count, lanes_of<T>));
     launch(add_kernel<T>, dim3(blocks), dim3(threads), 0, stream, out, a, b, count);
+}
+
+void add_scaled(float* out, const float* in, float scale, std::int64_t count, Stream stream) {
+    if (count == 0) return;
+    const unsigned blocks = blocks_for(ceil_divide(count, lanes_of<float>));
+    launch(add_scaled_kernel, dim3(blocks), dim3(threads), 0, stream, out, in, scale, count);
 }
 
 template <class To, class From>

@@ -64,6 +64,8 @@ void swiglu_backward(T* d_gate, T* d_up, T* out, const T* d_out, const T* gate, 
 /// out = a + b; out may be a or b.
 template <class T>
 void add(T* out, const T* a, const T* b, std::int64_t count, Stream stream);
+/// out[i] += scale * in[i].
+void add_scaled(float* out, const float* in, float scale, std::int64_t count, Stream stream);
 /// out = in, converted.
 template <class To, class From>
 void convert(To* out, const From* in, std::int64_t count, Stream stream);
@@ -113,8 +115,8 @@ void cross_entropy_loss(float* loss, T* d_logits, const float* logits, const std
                         std::int64_t vocabulary, float scale, Stream stream);
 
 // ---- mse_loss.cu
-/// losses[t] = mean((out[t] - target[t])^2) over a row, f32 [rows]; d_out = scale * (out - target), may be null or out's
-/// own buffer; all [rows, width].
+/// losses[t] = mean((out[t] - target[t])^2) over a row, f32 [rows]; d_out = scale * (out - target), may be null or
+/// out's own buffer; all [rows, width].
 template <class T>
 void mse_loss(float* losses, T* d_out, const T* out, const T* target, std::int64_t rows, std::int64_t width,
               float scale, Stream stream);
@@ -173,11 +175,20 @@ void code_change(float* change, const AdditiveView<Code>& additive, const Code* 
 template <class Code>
 void restore_codes(Code* codes, const Code* saved, const std::uint32_t* chosen, const std::uint8_t* keep,
                    std::int64_t count, std::int64_t width, Stream stream);
-/// Trust ratio on the device: keep[i] &= the changes in order of falling score (ties: the lower i first) whose running
-/// sum of `change` stays within trust_ratio^2 * weight_squares[0] (device, f64). scores [groups] indexed by chosen[i].
+/// product[i] = <matrix_group, W_group with the present codes - with saved[i]>; matrix [rows, groups * group].
+template <class Code>
+void code_product(float* product, const AdditiveView<Code>& additive, const float* matrix, const Code* saved,
+                  const std::uint32_t* chosen, std::int64_t count, Stream stream);
+/// distance[i] = |target_group - W_group|^2; target [rows, groups * group].
+template <class Code>
+void code_distance(float* distance, const AdditiveView<Code>& additive, const float* target,
+                   const std::uint32_t* chosen, std::int64_t count, Stream stream);
+/// keep[i] &= the changes in order of falling score (ties: the lower i first) that are among the first `most` with
+/// keep[i] and, unless change is null, whose running sum of `change` stays within trust_ratio^2 * weight_squares[0]
+/// (device, f64). scores [groups] indexed by chosen[i].
 void bound_changes(std::uint8_t* keep, const float* change, const float* scores, const std::uint32_t* chosen,
-                   std::int64_t count, const double* weight_squares, double trust_ratio, void* workspace,
-                   Stream stream);
+                   std::int64_t count, const double* weight_squares, double trust_ratio, std::int64_t most,
+                   void* workspace, Stream stream);
 std::size_t bound_changes_workspace(std::int64_t count);
 
 // ---- scalar grids
@@ -209,6 +220,57 @@ void assign_scalar(const ScalarView& scalar, std::uint8_t* changed, const float*
 /// change[i] = |W_chosen[i] with the present code - with saved[i]|^2.
 void scalar_change(float* change, const ScalarView& scalar, const std::uint8_t* saved, const std::uint32_t* chosen,
                    std::int64_t count, Stream stream);
+// scalar_changes.cu
+/// product[i] = matrix[chosen[i]] * (W_chosen[i] with the present code - with saved[i]); matrix [rows, columns].
+void scalar_product(float* product, const ScalarView& scalar, const float* matrix, const std::uint8_t* saved,
+                    const std::uint32_t* chosen, std::int64_t count, Stream stream);
+/// distance[i] = |target_chosen[i] - W_chosen[i]|^2; target [rows, columns].
+void scalar_distance(float* distance, const ScalarView& scalar, const float* target, const std::uint32_t* chosen,
+                     std::int64_t count, Stream stream);
+/// Where changed[i] is 0: the nearest to target of the codes that are not the present one of chosen[i] (ties: the
+/// lower), and changed[i] = 1; what assign_scalar leaves alone stays.
+void scalar_different(const ScalarView& scalar, std::uint8_t* changed, const float* target, const std::uint32_t* chosen,
+                      std::int64_t count, Stream stream);
+/// For every weight: changes[j] = the next code against the slope gradient * scale, scores[j] = |gradient| / (|scale| *
+/// D), D = sqrt(second_moment * correction) + epsilon; -infinity and the present code where there is none.
+template <class Moment>
+void scalar_eager_score(float* scores, std::uint32_t* changes, const ScalarView& scalar, const float* gradient,
+                        const Moment* second_moment, float correction, float epsilon, Stream stream);
+// single_change.cu
+/// Where changed[i] is 0: the nearest to target of the encodings that differ from the present one of chosen[i] in one
+/// code (ties: the lower codebook, then code), and changed[i] = 1. Unusable targets and scales leave the group as it
+/// is.
+template <class Code>
+void assign_different(const AdditiveView<Code>& additive, std::uint8_t* changed, const float* target,
+                      const std::uint32_t* chosen, std::int64_t count, Stream stream);
+/// scores[j], changes[j] (codebook * codebook_size + code) for every group: the change of one code with the largest
+/// -<g, Delta> / |Delta|_D^2, D = sqrt(second_moment * correction) + epsilon.
+template <class Code, class Moment>
+void eager_score(float* scores, std::uint32_t* changes, const AdditiveView<Code>& additive, const float* gradient,
+                 const Moment* second_moment, float correction, float epsilon, Stream stream);
+/// Makes changes[chosen[i]] = codebook * codebook_size + code where scores[chosen[i]] > 0; changed[i] = it did. codes
+/// [groups, width].
+template <class Code>
+void apply_changes(Code* codes, std::uint8_t* changed, const std::uint32_t* changes, const float* scores,
+                   const std::uint32_t* chosen, std::int64_t count, std::int64_t width, std::int64_t codebook_size,
+                   Stream stream);
+
+// ---- subspace.cu: the functions of Ops of the same names, for any representation
+void sampling_keys(float* keys, const float* scores, std::int64_t count, float inverse_temperature, std::uint64_t seed,
+                   Stream stream);
+void round_robin(std::uint32_t* indices, std::int64_t count, std::int64_t first, std::int64_t groups, Stream stream);
+/// histogram [1024].
+void score_histogram(std::uint32_t* histogram, const float* scores, std::int64_t count, Stream stream);
+void scatter_difference(float* scores, const float* before, const float* after, const std::uint32_t* chosen,
+                        std::int64_t count, Stream stream);
+void keep_by_chance(std::uint8_t* keep, const float* nearest, const float* second, const std::uint32_t* chosen,
+                    std::int64_t count, float temperature, std::uint64_t seed, Stream stream);
+/// a, b [rows, row_bytes].
+void rows_differ(std::uint8_t* differ, const std::byte* a, const std::byte* b, std::int64_t rows,
+                 std::int64_t row_bytes, Stream stream);
+/// now, before [rows, row_bytes]; history [groups, row_bytes]; chosen has no index twice.
+void note_returns(std::uint8_t* returned, std::byte* history, const std::byte* now, const std::byte* before,
+                  const std::uint32_t* chosen, std::int64_t rows, std::int64_t row_bytes, Stream stream);
 
 // ---- adam.cu
 struct AdamRates {
@@ -249,6 +311,8 @@ std::size_t select_largest_workspace(std::int64_t wanted, std::int64_t count);
 template <class T>
 void sum_of_squares(double* sum, const T* values, std::int64_t count, void* workspace, Stream stream);
 std::size_t sum_of_squares_workspace(std::int64_t count);
+/// total[0] (device, f64) = sum of values; the workspace of sum_of_squares.
+void sum(double* total, const float* values, std::int64_t count, void* workspace, Stream stream);
 /// total[0] = how many of flags[0 .. count) are not 0.
 void count_flags(std::uint32_t* total, const std::uint8_t* flags, std::int64_t count, Stream stream);
 

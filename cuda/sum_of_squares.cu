@@ -1,4 +1,5 @@
 // sum_of_squares: sum of values[i]^2 in f64, which no f32 can overflow; blocks first, then one block over their sums.
+// sum: likewise, of the values themselves.
 // count_flags: bytes that are not 0, 16 at a time; integers, so blocks add to the total in any order.
 
 #include "cuda/kernels.h"
@@ -17,9 +18,13 @@ constexpr int piece_flags = 16;
 template <class T>
 inline constexpr std::int64_t block_elements = std::int64_t{block_threads} * lanes_of<T>* pieces;
 
-template <class T>
-__global__ void __launch_bounds__(block_threads)
-    sum_of_squares_kernel(double* sums, const T* values, std::int64_t count) {
+template <bool squared>
+__device__ inline double added(double sum, double value) {
+    return squared ? fma(value, value, sum) : sum + value;
+}
+
+template <bool squared, class T>
+__global__ void __launch_bounds__(block_threads) sum_kernel(double* sums, const T* values, std::int64_t count) {
     constexpr int lanes = lanes_of<T>;
     __shared__ double partials[block_threads / warp_size];
     const std::int64_t begin = blockIdx.x * block_elements<T> + threadIdx.x * lanes;
@@ -36,11 +41,10 @@ __global__ void __launch_bounds__(block_threads)
         if (first + lanes <= count) {
             float here[lanes];
             unpack(here, held[i]);
-            for (int j = 0; j < lanes; ++j) sum = fma(static_cast<double>(here[j]), static_cast<double>(here[j]), sum);
+            for (int j = 0; j < lanes; ++j) sum = added<squared>(sum, static_cast<double>(here[j]));
         } else {
             for (std::int64_t j = first; j < count; ++j) {
-                const auto value = static_cast<double>(to_float(values[j]));
-                sum = fma(value, value, sum);
+                sum = added<squared>(sum, static_cast<double>(to_float(values[j])));
             }
         }
     }
@@ -87,14 +91,27 @@ std::size_t sum_of_squares_workspace(std::int64_t count) {
     return static_cast<std::size_t>(ceil_divide(count, block_elements<float>)) * sizeof(double);
 }
 
-template <class T>
-void sum_of_squares(double* sum, const T* values, std::int64_t count, void* workspace, Stream stream) {
+namespace {
+
+template <bool squared, class T>
+void start_sum(double* total, const T* values, std::int64_t count, void* workspace, Stream stream) {
     auto* const sums = static_cast<double*>(workspace);
     const std::int64_t blocks = ceil_divide(count, block_elements<T>);
     if (blocks > 0) {
-        launch(sum_of_squares_kernel<T>, static_cast<unsigned>(blocks), block_threads, 0, stream, sums, values, count);
+        launch(sum_kernel<squared, T>, static_cast<unsigned>(blocks), block_threads, 0, stream, sums, values, count);
     }
-    launch(sum_blocks_kernel, 1, reduce_threads, 0, stream, sum, sums, blocks);
+    launch(sum_blocks_kernel, 1, reduce_threads, 0, stream, total, sums, blocks);
+}
+
+}  // namespace
+
+template <class T>
+void sum_of_squares(double* sum, const T* values, std::int64_t count, void* workspace, Stream stream) {
+    start_sum<true>(sum, values, count, workspace, stream);
+}
+
+void sum(double* total, const float* values, std::int64_t count, void* workspace, Stream stream) {
+    start_sum<false>(total, values, count, workspace, stream);
 }
 
 void count_flags(std::uint32_t* total, const std::uint8_t* flags, std::int64_t count, Stream stream) {

@@ -286,5 +286,170 @@ TEST(AdditiveOps, SameBitsForAnyThreads) {
     }
 }
 
+/// Weight i of group g with the given codes, in double.
+double weight_of(const Matrix& matrix, std::int64_t g, const std::vector<std::int64_t>& codes, std::int64_t i) {
+    double sum = 0;
+    for (std::int64_t m = 0; m < matrix.shape.books; ++m) {
+        const std::int64_t at = (m * matrix.shape.size + codes[static_cast<std::size_t>(m)]) * matrix.shape.group + i;
+        sum += static_cast<double>(matrix.codebooks->as<float>()[at]);
+    }
+    return sum * static_cast<double>(matrix.scales->as<float>()[g / matrix.shape.groups]);
+}
+
+/// Calls body(codes) for every encoding that differs from the present one of group g in one code.
+template <class Body>
+void for_single_changes(const Matrix& matrix, std::int64_t g, const Body& body) {
+    const std::vector<std::int64_t> present = matrix.codes_of(g);
+    for (std::size_t m = 0; m < present.size(); ++m) {
+        std::vector<std::int64_t> codes = present;
+        for (codes[m] = 0; codes[m] < matrix.shape.size; ++codes[m]) {
+            if (codes[m] != present[m]) body(codes);
+        }
+    }
+}
+
+TEST(AssignDifferent, TakesTheNearestSingleChange) {
+    for (const Shape& shape : shapes) {
+        const Matrix before(shape, 50);
+        Matrix matrix = before;
+        const OwnedTensor target = random_tensor(DType::f32, {shape.rows, shape.groups * shape.group}, 51);
+        const OwnedTensor groups = all_groups(matrix);
+        OwnedTensor changed(DType::u8, {groups->elements()});
+        changed->as<std::uint8_t>()[0] = 1;  // has changed already: stays
+        cpu::assign_different(matrix.additive(), changed, target, groups);
+        EXPECT_EQ(matrix.codes_of(0), before.codes_of(0));
+        for (std::int64_t g = 1; g < groups->elements(); ++g) {
+            double best = INFINITY;
+            for_single_changes(before, g, [&](const std::vector<std::int64_t>& codes) {
+                best = std::min(best, before.distance(target, g, codes));
+            });
+            const auto found = matrix.codes_of(g);
+            const auto present = before.codes_of(g);
+            int differences = 0;
+            for (std::size_t m = 0; m < found.size(); ++m) differences += found[m] != present[m] ? 1 : 0;
+            EXPECT_EQ(differences, 1);
+            EXPECT_LE(before.distance(target, g, found), best * (1 + 1e-5));
+            EXPECT_EQ(changed->as<std::uint8_t>()[g], 1);
+        }
+    }
+}
+
+TEST(AssignDifferent, LeavesWhatIsOfNoUse) {
+    Matrix matrix({3, 2, 4, 2, 8, DType::u8}, 52);
+    OwnedTensor target = random_tensor(DType::f32, {3, 8}, 53);
+    target.set(3, NAN);       // group 0
+    matrix.scales.set(1, 0);  // groups 2 and 3
+    const Matrix before = matrix;
+    OwnedTensor changed(DType::u8, {6});
+    cpu::assign_different(matrix.additive(), changed, target, all_groups(matrix));
+    for (std::int64_t g = 0; g < 6; ++g) {
+        const bool usable = g == 1 || g > 3;
+        EXPECT_EQ(changed->as<std::uint8_t>()[g], usable ? 1 : 0);
+        EXPECT_EQ(matrix.codes_of(g) == before.codes_of(g), !usable);
+    }
+    // With one codeword there is no other.
+    Matrix only({2, 1, 4, 1, 1, DType::u8}, 54);
+    OwnedTensor none(DType::u8, {2});
+    cpu::assign_different(only.additive(), none, random_tensor(DType::f32, {2, 4}, 55), all_groups(only));
+    EXPECT_EQ(cpu::count_flags(none), 0U);
+}
+
+TEST(EagerScore, IsTheBestOfAllSingleChanges) {
+    for (const Shape& shape : shapes) {
+        for (const DType moment_type : {DType::f32, DType::bf16}) {
+            Matrix matrix(shape, 60);
+            if (shape.rows > 2) matrix.scales.set(1, 0);
+            const std::int64_t columns = shape.groups * shape.group;
+            const OwnedTensor gradient = random_tensor(DType::f32, {shape.rows, columns}, 61);
+            OwnedTensor moment(moment_type, {shape.rows, columns});
+            moment.fill([next = 0]() mutable { return 0.01 + 0.02 * (++next % 9); });
+            const Values g = values_of(gradient);
+            const Values v = values_of(moment);
+            const OwnedTensor groups = all_groups(matrix);
+            OwnedTensor scores(DType::f32, {groups->elements()});
+            OwnedTensor changes(DType::u32, {groups->elements()});
+            cpu::eager_score(scores, changes, matrix.additive(), gradient, moment, 1.5F, 1e-8F);
+            const Matrix before = matrix;
+            OwnedTensor changed(DType::u8, {groups->elements()});
+            cpu::apply_changes(matrix.codes, changed, changes, scores, groups, shape.size);
+            for (std::int64_t j = 0; j < groups->elements(); ++j) {
+                const auto present = before.codes_of(j);
+                const auto score_of = [&](const std::vector<std::int64_t>& codes) {
+                    double product = 0;
+                    double square = 0;
+                    for (std::int64_t i = 0; i < shape.group; ++i) {
+                        const auto at = static_cast<std::size_t>(j * shape.group + i);
+                        const double delta = weight_of(before, j, codes, i) - weight_of(before, j, present, i);
+                        product += g[at] * delta;
+                        square += (std::sqrt(v[at] * 1.5) + 1e-8) * delta * delta;
+                    }
+                    return -product / square;
+                };
+                double best = -INFINITY;
+                if (before.scales->as<float>()[j / shape.groups] != 0) {
+                    for_single_changes(before, j, [&](const std::vector<std::int64_t>& codes) {
+                        best = std::max(best, score_of(codes));
+                    });
+                }
+                const auto score = static_cast<double>(scores->as<float>()[j]);
+                if (!std::isfinite(best)) {
+                    EXPECT_EQ(score, best);
+                } else {
+                    EXPECT_NEAR(score, best, 1e-4 * std::abs(best) + 1e-5);
+                }
+                EXPECT_EQ(changed->as<std::uint8_t>()[j] != 0, score > 0);
+                if (score > 0) {
+                    EXPECT_NEAR(score_of(matrix.codes_of(j)), best, 1e-4 * best + 1e-5);
+                } else {
+                    EXPECT_EQ(matrix.codes_of(j), present);
+                }
+            }
+        }
+    }
+}
+
+TEST(SingleChanges, SameBitsForAnyThreads) {
+    expect_same_bits_for_any_threads([] {
+        Matrix matrix({70, 30, 8, 2, 64, DType::u8}, 62);
+        const OwnedTensor gradient = random_tensor(DType::f32, {70, 240}, 63);
+        OwnedTensor moment(DType::f32, {70, 240});
+        moment.fill([] { return 0.1; });
+        OwnedTensor scores(DType::f32, {2100});
+        OwnedTensor changes(DType::u32, {2100});
+        cpu::eager_score(scores, changes, matrix.additive(), gradient, moment, 1, 1e-8F);
+        OwnedTensor changed(DType::u8, {2100});
+        cpu::assign_different(matrix.additive(), changed, gradient, all_groups(matrix));
+        return std::vector<OwnedTensor>{scores, changes, matrix.codes};
+    });
+}
+
+TEST(CodeChanges, DistancesAndProductsMatchLoops) {
+    for (const Shape& shape : shapes) {
+        const Matrix matrix(shape, 70);
+        const Matrix earlier(shape, 72);  // gives other codes
+        const OwnedTensor dense = random_tensor(DType::f32, {shape.rows, shape.groups * shape.group}, 74);
+        const OwnedTensor groups = all_groups(matrix);
+        const std::int64_t count = groups->elements();
+        OwnedTensor saved(shape.codes, {count, shape.books});
+        cpu::gather_codes(saved, earlier.codes, groups);
+        OwnedTensor distance(DType::f32, {count});
+        OwnedTensor product(DType::f32, {count});
+        cpu::code_distance(distance, matrix.additive(), dense, groups);
+        cpu::code_product(product, matrix.additive(), dense, saved, groups);
+        Values distances, products;
+        for (std::int64_t g = 0; g < count; ++g) {
+            distances.push_back(matrix.distance(dense, g, matrix.codes_of(g)));
+            double sum = 0;
+            for (std::int64_t i = 0; i < shape.group; ++i) {
+                sum += static_cast<double>(dense->as<float>()[g * shape.group + i]) *
+                       (weight_of(matrix, g, matrix.codes_of(g), i) - weight_of(matrix, g, earlier.codes_of(g), i));
+            }
+            products.push_back(sum);
+        }
+        EXPECT_LT(relative_error(distance, distances), 1e-5);
+        EXPECT_LT(relative_error(product, products), 1e-5);
+    }
+}
+
 }  // namespace
 }  // namespace pvtune

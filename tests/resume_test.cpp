@@ -42,6 +42,25 @@ TEST_F(Resuming, GivesTheBitsOfARunThatWasNotStopped) {
     }
 }
 
+TEST_F(Resuming, EverySubspaceGoesOnWithTheSameBits) {
+    for (int i = 0; i <= static_cast<int>(Subspace::eager); ++i) {
+        TuneSettings settings = settings_of(Strategy::pv);
+        settings.subspace = static_cast<Subspace>(i);
+        settings.candidates = settings.subspace == Subspace::eager ? 1 : 3;
+        settings.force_codes = settings.subspace == Subspace::random;
+        settings.v_every = 2;  // the checkpoint lies between two V steps
+        settings.measure_v = true;
+        Session straight(folder_, settings);
+        const auto expected = straight.run_to(6, text_of(10));
+        Session resumed(folder_, settings, {.checkpoint = checkpoint(settings)});
+        const auto got = resumed.run_to(6, text_of(10));
+        EXPECT_EQ(state_hash(straight), state_hash(resumed)) << name_of(settings.subspace);
+        EXPECT_EQ(got.back().measured_change, expected.back().measured_change);
+        EXPECT_EQ(got.back().returned, expected.back().returned);
+        EXPECT_EQ(got.back().predicted_change, expected.back().predicted_change);
+    }
+}
+
 TEST_F(Resuming, RefusesOtherSettingsAndSources) {
     const TuneSettings settings = settings_of(Strategy::pv_ste);
     const std::string path = checkpoint(settings);
@@ -56,6 +75,9 @@ TEST_F(Resuming, RefusesOtherSettingsAndSources) {
     refused([](TuneSettings& other) { other.seed = 4; });
     refused([](TuneSettings& other) { other.steps = 7; });  // the schedule ends elsewhere
     refused([](TuneSettings& other) { other.micro_batch = 1; });
+    refused([](TuneSettings& other) { other.candidates = 2; });
+    refused([](TuneSettings& other) { other.subspace = Subspace::block; });
+    refused([](TuneSettings& other) { other.v_every = 2; });
     EXPECT_ERROR(StoreReader(path, "weights"), path, "checkpoint");
     // A model of another shape: found when its matrices are missing or of another size.
     write_models(tied_config, {"aqlm", 2, 4, 4});

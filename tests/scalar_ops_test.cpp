@@ -150,6 +150,132 @@ TEST(ScalarChange, MeasuresGatheredCodesAndTheyComeBack) {
     }
 }
 
+TEST(ScalarDifferent, TakesTheNearestOfTheOthers) {
+    for (const ScalarShape& shape : scalar_shapes) {
+        SCOPED_TRACE(shape);
+        ScalarMatrix matrix(shape, 20);
+        const OwnedTensor chosen = some_weights(shape.rows * shape.columns);
+        OwnedTensor target = random_tensor(DType::f32, {shape.rows, shape.columns}, 21, 3);
+        OwnedTensor changed(DType::u8, {chosen->elements()});
+        cpu::assign_scalar(matrix.scalar(), changed, target, chosen);  // half of them stand on their nearest code
+        for (std::int64_t i = 0; i < chosen->elements(); ++i) changed->as<std::uint8_t>()[i] = i % 5 == 0 ? 1 : 0;
+        ScalarMatrix random(shape, 22);
+        for (std::int64_t i = 0; i < matrix.codes->elements(); i += 2) {
+            matrix.codes->as<std::uint8_t>()[i] = random.codes->as<std::uint8_t>()[i];
+        }
+        if (chosen->elements() > 1) target.set(chosen->as<std::uint32_t>()[1], NAN);
+        const ScalarMatrix before = matrix;
+        cpu::scalar_different(matrix.scalar(), changed, target, chosen);
+        const Values s = values_of(matrix.scales), z = values_of(matrix.zeros), t = values_of(target);
+        for (std::int64_t i = 0; i < chosen->elements(); ++i) {
+            const std::int64_t at = chosen->as<std::uint32_t>()[i];
+            const int code = matrix.codes->as<std::uint8_t>()[at];
+            const int old = before.codes->as<std::uint8_t>()[at];
+            const bool stays = i % 5 == 0 || s[matrix.grid_of(at)] == 0 || std::isnan(t[static_cast<std::size_t>(at)]);
+            EXPECT_EQ(changed->as<std::uint8_t>()[i], stays && i % 5 != 0 ? 0 : 1);
+            EXPECT_EQ(code == old, stays);
+            if (stays) continue;
+            const auto distance = [&](int c) {
+                return std::abs(matrix.value(at, c, s, z) - t[static_cast<std::size_t>(at)]);
+            };
+            double least = INFINITY;
+            for (int c = 0; c < shape.levels(); ++c) least = c == old ? least : std::min(least, distance(c));
+            ASSERT_LT(code, shape.levels());
+            EXPECT_LE(distance(code), least * (1 + 1e-5) + 1e-5);
+        }
+    }
+}
+
+TEST(ScalarDifferent, HalfWayIsTheLowerCodes) {
+    // scale 1, zero 0, four levels; {present, target, code}.
+    const double cases[][3] = {{1, 1, 0}, {2, 2.25, 3}, {2, 1.75, 1}, {0, -3, 1}, {3, 9, 2}, {3, 0.5, 0}, {0, 0.5, 1}};
+    const auto count = static_cast<std::int64_t>(std::size(cases));
+    ScalarMatrix matrix({count, 1, 32, 2}, 23);
+    OwnedTensor target(DType::f32, {count, 1}), all(DType::u32, {count}), changed(DType::u8, {count});
+    for (std::int64_t i = 0; i < count; ++i) {
+        matrix.scales.set(i, 1);
+        matrix.zeros.set(i, 0);
+        matrix.codes->as<std::uint8_t>()[i] = static_cast<std::uint8_t>(cases[i][0]);
+        target.set(i, cases[i][1]);
+        all.set(i, static_cast<double>(i));
+    }
+    cpu::scalar_different(matrix.scalar(), changed, target, all);
+    for (std::int64_t i = 0; i < count; ++i) {
+        EXPECT_EQ(matrix.codes->as<std::uint8_t>()[i], cases[i][2]) << i;
+    }
+}
+
+TEST(ScalarDistanceAndProduct, MatchLoops) {
+    for (const ScalarShape& shape : scalar_shapes) {
+        SCOPED_TRACE(shape);
+        const ScalarMatrix before(shape, 24);
+        ScalarMatrix moved = before;
+        moved.codes = ScalarMatrix(shape, 25).codes;
+        const OwnedTensor dense = random_tensor(DType::f32, {shape.rows, shape.columns}, 26);
+        const OwnedTensor chosen = some_weights(shape.rows * shape.columns);
+        const std::int64_t count = chosen->elements();
+        OwnedTensor saved(DType::u8, {count, 1}), product(DType::f32, {count}), distance(DType::f32, {count});
+        cpu::gather_codes(saved, before.codes, chosen);
+        cpu::scalar_product(product, moved.scalar(), dense, saved, chosen);
+        cpu::scalar_distance(distance, moved.scalar(), dense, chosen);
+        const Values old = before.weights(), now = moved.weights(), d = values_of(dense);
+        Values products, distances;
+        for (std::int64_t i = 0; i < count; ++i) {
+            const std::size_t at = chosen->as<std::uint32_t>()[i];
+            products.push_back(d[at] * (now[at] - old[at]));
+            distances.push_back((d[at] - now[at]) * (d[at] - now[at]));
+        }
+        EXPECT_LT(relative_error(product, products), 1e-6);
+        EXPECT_LT(relative_error(distance, distances), 1e-6);
+    }
+}
+
+TEST(ScalarEager, IsTheBestOfAllCodes) {
+    for (const ScalarShape& shape : scalar_shapes) {
+        SCOPED_TRACE(shape);
+        ScalarMatrix matrix(shape, 27);
+        const std::int64_t count = shape.rows * shape.columns;
+        OwnedTensor gradient = random_tensor(DType::f32, {shape.rows, shape.columns}, 28);
+        for (std::int64_t i = 0; i < count; i += 11) gradient.set(i, 0);
+        OwnedTensor scores(DType::f32, {count}), changes(DType::u32, {count}), changed(DType::u8, {count});
+        OwnedTensor all(DType::u32, {count});
+        for (std::int64_t i = 0; i < count; ++i) all.set(i, static_cast<double>(i));
+        for (const DType dtype : {DType::f32, DType::bf16}) {
+            OwnedTensor moment(dtype, {shape.rows, shape.columns});
+            moment.fill([next = 0]() mutable { return 0.01 + 0.02 * (++next % 9); });
+            cpu::scalar_eager_score(scores, changes, matrix.scalar(), gradient, moment, 1.5F, 1e-8F);
+            const Values s = values_of(matrix.scales), z = values_of(matrix.zeros), g = values_of(gradient);
+            for (std::int64_t at = 0; at < count; ++at) {
+                const auto i = static_cast<std::size_t>(at);
+                const int now = matrix.codes->as<std::uint8_t>()[at];
+                double best = 0;
+                int best_code = now;
+                for (int c = 0; c < shape.levels(); ++c) {
+                    const double delta = matrix.value(at, c, s, z) - matrix.value(at, now, s, z);
+                    if (delta == 0) continue;
+                    const double value = -g[i] / (delta * (std::sqrt(values_of(moment)[i] * 1.5) + 1e-8));
+                    if (value <= best) continue;
+                    best = value;
+                    best_code = c;
+                }
+                EXPECT_EQ(changes->as<std::uint32_t>()[at], static_cast<std::uint32_t>(best_code)) << at;
+                if (best > 0) {
+                    EXPECT_NEAR(scores->as<float>()[at], best, 1e-5 * best);
+                } else {
+                    EXPECT_EQ(scores->as<float>()[at], -INFINITY);
+                }
+            }
+        }
+        const ScalarMatrix before = matrix;
+        cpu::apply_changes(matrix.codes, changed, changes, scores, all, shape.levels());
+        for (std::int64_t at = 0; at < count; ++at) {
+            EXPECT_EQ(matrix.codes->as<std::uint8_t>()[at], changes->as<std::uint32_t>()[at]);
+            EXPECT_EQ(changed->as<std::uint8_t>()[at],
+                      matrix.codes->as<std::uint8_t>()[at] != before.codes->as<std::uint8_t>()[at] ? 1 : 0);
+        }
+    }
+}
+
 TEST(ScalarOps, SameBitsForAnyThreads) {
     const ScalarShape shape{70, 300, 64, 3};
     expect_same_bits_for_any_threads([&] {
@@ -160,10 +286,14 @@ TEST(ScalarOps, SameBitsForAnyThreads) {
         const OwnedTensor chosen = some_weights(70 * 300);
         OwnedTensor changed(DType::u8, {chosen->elements()});
         cpu::assign_scalar(matrix.scalar(), changed, d_weight, chosen);
+        cpu::scalar_different(matrix.scalar(), changed, d_weight, chosen);
+        OwnedTensor scores(DType::f32, {70 * 300}), changes(DType::u32, {70 * 300});
+        cpu::scalar_eager_score(scores, changes, matrix.scalar(), d_weight, random_tensor(DType::f32, {70, 300}, 17), 1,
+                                1e-8F);
         OwnedTensor weight(DType::bf16, {70, 300}), out(DType::f32, {1, 70});
         cpu::dequantize_scalar(weight, matrix.scalar());
         cpu::scalar_gemv(out, random_tensor(DType::f32, {1, 300}, 16), matrix.scalar(), {});
-        return std::vector<OwnedTensor>{d_scales, d_zeros, matrix.codes, changed, weight, out};
+        return std::vector<OwnedTensor>{d_scales, d_zeros, matrix.codes, changed, scores, changes, weight, out};
     });
 }
 

@@ -66,10 +66,37 @@ TEST(TuneSettingsTest, MicroBatchesDivideTheBatch) {
 }
 
 TEST(TuneSettingsTest, Names) {
-    for (const Strategy strategy : {Strategy::continuous, Strategy::pv, Strategy::pv_ste})
+    for (int i = 0; i <= static_cast<int>(Strategy::pv_ste); ++i) {
+        const auto strategy = static_cast<Strategy>(i);
         EXPECT_EQ(parse_strategy(name_of(strategy)), strategy);
+    }
+    for (int i = 0; i <= static_cast<int>(Subspace::eager); ++i) {
+        const auto subspace = static_cast<Subspace>(i);
+        EXPECT_EQ(parse_subspace(name_of(subspace)), subspace);
+    }
+    EXPECT_ERROR(parse_subspace("best"), "--subspace best", "layer-budget");
     EXPECT_ERROR(parse_strategy("newton"), "--strategy newton", "pv-ste");
     EXPECT_ERROR(parse_schedule("square"), "--schedule square", "cosine");
+}
+
+TEST(TuneSettingsTest, RefusesWhatDoesNotGoTogether) {
+    const auto refused = [](auto change, const std::string& flag, const std::string& remedy) {
+        TuneSettings settings;
+        settings.strategy = Strategy::pv;
+        EXPECT_NO_THROW(check_settings(settings));
+        change(settings);
+        EXPECT_ERROR(check_settings(settings), flag, remedy);
+    };
+    for (const Strategy strategy : {Strategy::calibration_only, Strategy::continuous, Strategy::naive_linearized,
+                                    Strategy::stochastic_rounding, Strategy::ste}) {
+        refused([&](TuneSettings& s) { s.strategy = strategy, s.subspace = Subspace::block; }, "--subspace block",
+                name_of(strategy));
+        refused([&](TuneSettings& s) { s.strategy = strategy, s.candidates = 2; }, "--candidates 2", "use pv");
+    }
+    refused([](TuneSettings& s) { s.strategy = Strategy::pv_ste, s.subspace = Subspace::eager; }, "eager", "use pv");
+    refused([](TuneSettings& s) { s.subspace = Subspace::eager, s.candidates = 2; }, "eager", "--candidates");
+    refused([](TuneSettings& s) { s.subspace = Subspace::eager, s.force_codes = true; }, "eager", "--force-codes");
+    refused([](TuneSettings& s) { s.strategy = Strategy::pv_ste, s.force_codes = true; }, "--force-codes", "pv");
 }
 
 /// The window numbers of an epoch, read off the tokens, which count up.

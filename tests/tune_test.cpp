@@ -1,6 +1,7 @@
 // PV-Tuning as a whole, on tiny models: the loss against plain means, codes and parameters that move or stay, micro-
 // batches, repeated runs bit for bit, and what must be refused.
 #include "host/backend/cpu/amx.h"
+#include "host/tune/subspace.h"
 #include "tests/tuning.h"
 
 #include <limits>
@@ -106,6 +107,142 @@ TEST_F(Tuning, ContinuousMovesValuesButNoCodes) {
     after.verify();
 }
 
+TEST_F(Tuning, CalibrationOnlyMeasuresAndMovesNothing) {
+    Session session(folder_, quick(Strategy::calibration_only));
+    Session other(folder_, quick(Strategy::continuous));
+    const auto reports = session.run_to(3, text_of(4));
+    const double first = other.run_to(1, text_of(4))[0].loss;
+    for (const StepReport& report : reports) {
+        EXPECT_NEAR(report.loss, first, 1e-6 * first);  // every step takes all of the text, in another order
+        EXPECT_EQ(report.changed + report.selected + report.groups, 0);
+    }
+    save_model(session);
+    const StoreReader before(folder_.file("q.h5"), "weights");
+    const StoreReader after(folder_.file("tuned.h5"), "weights");
+    EXPECT_EQ(codes_of(folder_.file("tuned.h5")), codes_of(folder_.file("q.h5")));
+    for (const TensorSpec& spec : tensor_specs(read_config(before))) {
+        const std::string path = "/tensors/" + spec.name;
+        if (spec.block_matrix) {
+            EXPECT_EQ(codebooks_in(before, path), codebooks_in(after, path)) << spec.name;
+        } else {
+            EXPECT_EQ(floats_in(before, path), floats_in(after, path)) << spec.name;
+        }
+    }
+    Session resumed(folder_, quick(Strategy::calibration_only),
+                    {.checkpoint = (state_hash(session), folder_.file("state"))});
+    EXPECT_EQ(resumed.tuner().steps_done(), 3);
+}
+
+/// The codes as they are in the run.
+std::map<std::string, std::vector<std::uint8_t>> codes_now(const TemporaryFolder& folder, Session& session) {
+    const std::string path = folder.file("codes");
+    session.tuner().save_checkpoint(path, "a test", "");
+    return codes_of(path);
+}
+
+TEST_F(Tuning, EverySubspaceKeepsItsBudgetAndLowersTheLoss) {
+    for (int i = 0; i <= static_cast<int>(Subspace::eager); ++i) {
+        TuneSettings settings = quick(Strategy::pv);
+        settings.subspace = static_cast<Subspace>(i);
+        SCOPED_TRACE(name_of(settings.subspace));
+        Session session(folder_, settings);
+        auto codes = codes_of(folder_.file("q.h5"));
+        std::int64_t total = 0;
+        for (const auto& [name, own] : codes) total += v_budget(static_cast<std::int64_t>(own.size() / 2), settings);
+        std::int64_t changed_in_all = 0;
+        double first = 0;
+        for (std::int64_t step = 1; step <= 30; ++step) {
+            const StepReport report = session.run_to(step, text_of(4)).at(0);
+            if (step == 1) first = report.loss;
+            if (step == 30) {
+                EXPECT_LT(report.loss, 0.9 * first);
+            }
+            EXPECT_EQ(report.selected, total);
+            EXPECT_EQ(report.searched, total);
+            EXPECT_LE(report.changed, total);
+            changed_in_all += report.changed;
+            if (step > 4) continue;
+            const auto after = codes_now(folder_, session);
+            std::int64_t changed = 0;
+            for (const auto& [name, count] : changed_groups(codes, after, 2)) changed += count;
+            EXPECT_EQ(report.changed, changed);
+            codes = after;
+        }
+        EXPECT_GT(changed_in_all, 0);
+    }
+}
+
+TEST_F(Tuning, ForcedCodesUseTheWholeBudget) {
+    TuneSettings settings = quick(Strategy::pv);
+    settings.force_codes = true;
+    settings.subspace_rate = 1e-3F;
+    Session session(folder_, settings);
+    const StepReport report = session.run_to(1, text_of(4))[0];
+    EXPECT_EQ(report.changed, report.selected);
+}
+
+TEST_F(Tuning, CandidatesUseMoreOfTheBudget) {
+    std::vector<std::int64_t> changed;
+    for (const std::int64_t candidates : {1, 8}) {
+        TuneSettings settings = quick(Strategy::pv);
+        settings.candidates = candidates;
+        Session session(folder_, settings);
+        changed.push_back(0);
+        for (const StepReport& report : session.run_to(4, text_of(4))) {
+            EXPECT_LE(report.changed, report.selected);
+            EXPECT_GT(report.searched, (candidates - 1) * report.selected / 2);
+            changed.back() += report.changed;
+        }
+    }
+    EXPECT_GT(changed[1], changed[0]);
+}
+
+TEST_F(Tuning, VEveryTakesTheMeanGradient) {
+    // Twice the same batch with nothing else that moves: the mean gradient is the gradient.
+    TuneSettings settings = quick(Strategy::pv);
+    settings.rate = 0;
+    settings.shuffle = false;
+    Session once(folder_, settings);
+    const StepReport expected = once.run_to(1, text_of(4))[0];
+    settings.v_every = 2;
+    Session every_second(folder_, settings);
+    const auto reports = every_second.run_to(4, text_of(4));
+    for (std::size_t i = 0; i < 4; ++i) {
+        EXPECT_EQ(reports[i].v_step, i % 2 == 1);
+        EXPECT_EQ(reports[i].changed > 0, i % 2 == 1);
+    }
+    EXPECT_EQ(reports[1].loss, reports[0].loss);
+    EXPECT_EQ(reports[1].predicted_change, expected.predicted_change);
+    EXPECT_EQ(reports[1].changed, expected.changed);
+}
+
+TEST_F(Tuning, TheLedgerMeasuresWhatVStepsSave) {
+    for (const Strategy strategy : {Strategy::pv, Strategy::naive_linearized}) {
+        TuneSettings settings = quick(strategy);
+        settings.rate = 0;  // no P step: the next loss of the same text differs by the codes alone
+        settings.shuffle = false;
+        settings.measure_v = true;
+        settings.subspace_rate = settings.code_rate = 0.3F;
+        Session session(folder_, settings);
+        const auto reports = session.run_to(6, text_of(4));
+        std::int64_t returned = 0;
+        for (std::size_t i = 0; i < reports.size(); ++i) {
+            ASSERT_TRUE(reports[i].measured_change && reports[i].returned);
+            EXPECT_LE(*reports[i].returned, reports[i].changed);
+            EXPECT_LT(reports[i].predicted_change, 0);
+            returned += *reports[i].returned;
+            if (i + 1 == reports.size()) break;
+            EXPECT_NEAR(*reports[i].measured_change, reports[i + 1].loss - reports[i].loss, 1e-6);
+        }
+        EXPECT_EQ(*reports[0].returned, 0);
+        // Measuring changes nothing.
+        settings.measure_v = false;
+        Session plain(folder_, settings);
+        EXPECT_EQ(plain.run_to(6, text_of(4)).back().loss, reports.back().loss);
+        EXPECT_FALSE(plain.run_to(7, text_of(4))[0].measured_change);
+    }
+}
+
 TEST_F(Tuning, DenseParametersStayWhenTheyAreNotTrained) {
     TuneSettings settings = quick(Strategy::pv_ste);
     settings.train_dense = false;
@@ -157,7 +294,7 @@ TEST_F(Tuning, LossFallsWithVSteps) {
     for (const bool tied : {false, true}) {
         write_models(tied ? tied_config : untied_config,
                      tied ? QuantizationSpec{"vq", 1, 5, 4} : QuantizationSpec{"aqlm", 2, 4, 8});
-        for (const Strategy strategy : {Strategy::pv, Strategy::pv_ste}) {
+        for (const Strategy strategy : {Strategy::naive_linearized, Strategy::ste, Strategy::pv, Strategy::pv_ste}) {
             Session session(folder_, quick(strategy));
             const auto reports = session.run_to(30, text_of(4));
             EXPECT_LT(reports[29].loss, 0.7 * reports[0].loss) << name_of(strategy);

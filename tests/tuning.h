@@ -18,7 +18,9 @@ inline constexpr const char* untied_config = R"({"model_type": "llama", "vocab_s
 inline constexpr const char* tied_config = R"({"model_type": "llama", "vocab_size": 41, "hidden_size": 32,
     "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
     "max_position_embeddings": 64, "tie_word_embeddings": true, "hidden_act": "silu"})";
-inline constexpr Strategy all_strategies[] = {Strategy::continuous, Strategy::pv, Strategy::pv_ste};
+inline constexpr Strategy all_strategies[] = {
+    Strategy::continuous, Strategy::naive_linearized, Strategy::stochastic_rounding, Strategy::ste, Strategy::pv,
+    Strategy::pv_ste};
 
 using MakeBackend = std::function<std::unique_ptr<Backend>()>;
 

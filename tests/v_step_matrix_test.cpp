@@ -2,8 +2,11 @@
 // ties, the nearest codes by trying all, the trust ratio.
 #include "host/quant/additive.h"
 #include "host/quant/scalar.h"
+#include "host/tune/subspace.h"
 #include "host/tune/v_step.h"
 #include "tests/tensors.h"
+
+#include <utility>
 
 namespace pvtune {
 namespace {
@@ -94,7 +97,7 @@ protected:
         std::int64_t selected = 0, changed = 0;
     };
     void expect_step(Expected& state, const Values& g, const TuneSettings& settings, std::int64_t update) const {
-        const bool straight_through = settings.strategy == Strategy::pv_ste;
+        const bool straight_through = settings.straight_through();
         const Values current = weights_of(state.codes);
         Values target = straight_through ? state.buffer : current;
         Values u(g.size());
@@ -103,8 +106,9 @@ protected:
             state.second[i] = beta2 * state.second[i] + (1 - beta2) * g[i] * g[i];
             u[i] = g[i] / (std::sqrt(state.second[i] / (1 - std::pow(beta2, static_cast<double>(update)))) + 1e-8);
         }
-        const double rate = static_cast<double>(straight_through ? settings.code_rate : settings.subspace_rate) *
-                            (settings.lamb ? std::sqrt(dot(target, target) / dot(u, u)) : 1);
+        const double rate =
+            static_cast<double>(settings.strategy == Strategy::pv ? settings.subspace_rate : settings.code_rate) *
+            (settings.lamb ? std::sqrt(dot(target, target) / dot(u, u)) : 1);
         for (std::size_t i = 0; i < g.size(); ++i) target[i] -= rate * u[i];
         if (straight_through) state.buffer = target;
 
@@ -114,18 +118,46 @@ protected:
             order.emplace_back(-static_cast<float>(squared_distance(target, current, j)), j);
         }
         std::sort(order.begin(), order.end());
-        state.selected = static_cast<std::int64_t>(std::ceil(settings.tau * groups));
+        state.selected = settings.has_subspace() ? static_cast<std::int64_t>(std::ceil(settings.tau * groups)) : groups;
         state.changed = 0;
         double budget = settings.trust_ratio * settings.trust_ratio * dot(current, current);
-        for (std::int64_t n = 0; n < state.selected; ++n) {
-            const std::int64_t j = order[static_cast<std::size_t>(n)].second;
-            std::vector<std::uint16_t> moved = state.codes;
-            nearest(j, target, moved.data() + j * books);
-            budget -= squared_distance(weights_of(moved), current, j);
-            if (settings.trust_ratio > 0 && budget < 0) break;
-            state.changed += moved != state.codes ? 1 : 0;
-            state.codes = moved;
+        order.resize(static_cast<std::size_t>(std::min(groups, settings.candidates * state.selected)));
+        std::vector<std::uint16_t> found = state.codes;
+        for (auto& [key, j] : order) {
+            nearest(j, target, found.data() + j * books);
+            if (settings.force_codes && same_codes(found, state.codes, j)) nearest_change(j, target, found);
+            if (settings.candidates == 1) continue;
+            key = -static_cast<float>(squared_distance(target, current, j) -
+                                      squared_distance(target, weights_of(found), j));
         }
+        std::sort(order.begin(), order.end());
+        for (const auto& [key, j] : order) {
+            budget -= squared_distance(weights_of(found), current, j);
+            if (settings.trust_ratio > 0 && budget < 0) break;
+            if (same_codes(found, state.codes, j) || state.changed == state.selected) continue;
+            state.changed += 1;
+            std::copy_n(found.begin() + j * books, books, state.codes.begin() + j * books);
+        }
+    }
+
+    static bool same_codes(const std::vector<std::uint16_t>& a, const std::vector<std::uint16_t>& b, std::int64_t j) {
+        return std::equal(a.begin() + j * books, a.begin() + (j + 1) * books, b.begin() + j * books);
+    }
+    /// Of the encodings that differ in one code.
+    void nearest_change(std::int64_t group, const Values& target, std::vector<std::uint16_t>& codes) const {
+        std::vector<std::uint16_t> best;
+        double least = INFINITY;
+        for (std::int64_t m = 0; m < books; ++m) {
+            for (std::uint16_t code = 0; code < size; ++code) {
+                std::vector<std::uint16_t> moved = codes;
+                if (std::exchange(moved[static_cast<std::size_t>(group * books + m)], code) == code) continue;
+                const double distance = squared_distance(target, weights_of(moved), group);
+                if (distance >= least) continue;
+                least = distance;
+                best = moved;
+            }
+        }
+        codes = best;
     }
 
     std::vector<std::uint16_t> codes_now() {
@@ -137,8 +169,13 @@ protected:
     VState v_state(const TuneSettings& settings) {
         VState state = allocate_v_state(backend_->arena(), matrix(), settings);
         state.score_squares = backend_->arena().allocate("record", DType::f64, {1});
+        state.predicted = backend_->arena().allocate("record", DType::f64, {1});
         state.changed = backend_->arena().allocate("record", DType::u32, {1});
+        state.returned = backend_->arena().allocate("record", DType::u32, {1});
         return state;
+    }
+    static VTurn turn_of(const OwnedTensor& gradient, const TuneSettings& settings, std::int64_t update) {
+        return {gradient, 1, update, seed_of(settings.seed, update, 0), v_budget(groups, settings)};
     }
     static std::int64_t changed_by(const VState& state) { return *state.changed.as<std::uint32_t>(); }
 
@@ -146,7 +183,7 @@ protected:
     std::int64_t follow(const TuneSettings& settings) {
         const VState state = v_state(settings);
         const VScratch scratch = allocate_v_scratch(backend_->arena(), model_, settings);
-        start_buffer(backend_->ops(), matrix(), state);
+        start_v_state(backend_->ops(), matrix(), state, scratch);
         // Moments of steps before: after the first one every update is a sign, and all scores are one.
         const OwnedTensor earlier = gradient(1);
         for (std::int64_t i = 0; i < rows * columns; ++i) {
@@ -159,24 +196,29 @@ protected:
             const OwnedTensor g = gradient(static_cast<std::uint32_t>(10 + update));
             const Values before = weights_of(expected.codes);
             matrix().quantized->dequantize(backend_->ops(), matrix().weight);
-            v_step(backend_->ops(), matrix(), state, scratch, settings, g, 1, update);
+            v_step(backend_->ops(), matrix(), state, scratch, settings, turn_of(g, settings, update));
             expect_step(expected, values_of(g), settings, update);
             EXPECT_EQ(codes_now(), expected.codes) << "update " << update;
             EXPECT_LT(relative_error(state.second_moment, expected.second), f32_tolerance);
             if (!state.buffer.empty()) {
                 EXPECT_LT(relative_error(state.buffer, expected.buffer), f32_tolerance);
             }
-            EXPECT_EQ(subspace_size(groups, settings.tau), expected.selected);
+            EXPECT_EQ(v_budget(groups, settings), expected.selected);
             EXPECT_EQ(changed_by(state), expected.changed);
             EXPECT_TRUE(std::isfinite(*state.score_squares.as<double>()));
             changed += changed_by(state);
-            if (settings.trust_ratio <= 0) continue;
             Values difference = weights_of(codes_now());
             for (std::size_t i = 0; i < difference.size(); ++i) difference[i] -= before[i];
+            EXPECT_NEAR(*state.predicted.as<double>(), dot(values_of(g), difference), 1e-8);
+            if (settings.trust_ratio <= 0) continue;
             EXPECT_LE(std::sqrt(dot(difference, difference)),
                       settings.trust_ratio * std::sqrt(dot(before, before)) * (1 + f32_tolerance));
         }
         return changed;
+    }
+
+    void reset() {
+        dynamic_cast<AdditiveRepresentation&>(*matrix().quantized).upload(*backend_, codes_, codebooks_, scales_);
     }
 
     static TuneSettings settings_of(Strategy strategy, double tau) {
@@ -204,6 +246,118 @@ TEST_P(VStepCases, MatchesPlainLoops) {
     EXPECT_GT(follow(settings), 0);
 }
 
+TEST_F(VStep, EveryGroupFollowsItsTarget) {
+    for (const Strategy strategy : {Strategy::naive_linearized, Strategy::ste}) {
+        EXPECT_GT(follow(settings_of(strategy, 0.01)), groups / 2) << name_of(strategy);
+        reset();
+    }
+}
+
+TEST_F(VStep, ForcedCodesAllChange) {
+    TuneSettings settings = settings_of(Strategy::pv, 0.2);
+    settings.subspace_rate = 1e-3F;  // else no group would leave its code
+    EXPECT_EQ(follow(settings), 0);
+    reset();
+    settings.force_codes = true;
+    EXPECT_EQ(follow(settings), 3 * v_budget(groups, settings));
+}
+
+TEST_F(VStep, OfSeveralCandidatesThoseStayThatGainMost) {
+    for (const Strategy strategy : {Strategy::pv, Strategy::pv_ste}) {
+        for (const double trust_ratio : {0.0, 0.4}) {
+            TuneSettings settings = settings_of(strategy, 0.2);
+            settings.code_rate = settings.subspace_rate = 0.15F;
+            settings.trust_ratio = trust_ratio;
+            const std::int64_t alone = follow(settings);
+            reset();
+            settings.candidates = 4;
+            const std::int64_t of_four = follow(settings);
+            reset();
+            EXPECT_GE(of_four, alone);
+            if (trust_ratio == 0) {
+                EXPECT_GT(of_four, alone);
+            }
+        }
+    }
+}
+
+TEST_F(VStep, StochasticRoundingTakesTheTwoNearestByTheirOdds) {
+    TuneSettings settings = settings_of(Strategy::stochastic_rounding, 1);
+    settings.code_rate = 0.1F;
+    const OwnedTensor g = gradient(30);
+    std::vector<std::vector<std::uint16_t>> outcomes;
+    constexpr int runs = 400;
+    Values target;
+    for (int run = 0; run < runs; ++run) {
+        reset();
+        settings.seed = static_cast<std::uint64_t>(run);
+        const VState state = v_state(settings);
+        const VScratch scratch = allocate_v_scratch(backend_->arena(), model_, settings);
+        v_step(backend_->ops(), matrix(), state, scratch, settings, turn_of(g, settings, 1));
+        target = values_of(scratch.target);
+        outcomes.push_back(codes_now());
+        std::int64_t moved = 0;
+        for (std::int64_t j = 0; j < groups; ++j) moved += same_codes(outcomes.back(), codes_, j) ? 0 : 1;
+        EXPECT_EQ(changed_by(state), moved);
+    }
+    for (std::int64_t j = 0; j < groups; ++j) {
+        std::vector<std::uint16_t> first = codes_;
+        nearest(j, target, first.data() + j * books);
+        std::vector<std::uint16_t> second = first;
+        nearest_change(j, target, second);
+        const double d1 = std::sqrt(squared_distance(target, weights_of(first), j));
+        const double d2 = std::sqrt(squared_distance(target, weights_of(second), j));
+        const double p = d1 / (d1 + d2);
+        int took_second = 0;
+        for (const auto& outcome : outcomes) {
+            EXPECT_TRUE(same_codes(outcome, first, j) || same_codes(outcome, second, j)) << "group " << j;
+            took_second += same_codes(outcome, second, j) ? 1 : 0;
+        }
+        EXPECT_NEAR(took_second / static_cast<double>(runs), p, 5 * std::sqrt(p * (1 - p) / runs) + 1e-9);
+    }
+}
+
+TEST_F(VStep, EagerChangesLowerALinearLoss) {
+    TuneSettings settings = settings_of(Strategy::pv, 0.2);
+    settings.subspace = Subspace::eager;
+    const VState state = v_state(settings);
+    const VScratch scratch = allocate_v_scratch(backend_->arena(), model_, settings);
+    const OwnedTensor g = gradient(31);
+    v_step(backend_->ops(), matrix(), state, scratch, settings, turn_of(g, settings, 1));
+    EXPECT_EQ(changed_by(state), v_budget(groups, settings));
+    Values difference = weights_of(codes_now());
+    const Values before = weights_of(codes_);
+    for (std::size_t i = 0; i < difference.size(); ++i) difference[i] -= before[i];
+    const double change = dot(values_of(g), difference);
+    EXPECT_LT(change, 0);
+    EXPECT_NEAR(*state.predicted.as<double>(), change, 1e-8);
+    // After one step D is |g|: every group that changed is as eager as any other could be.
+    double least = INFINITY;
+    double most_left = 0;
+    const Values gradients = values_of(g);
+    for (std::int64_t j = 0; j < groups; ++j) {
+        double best = 0;
+        for (std::int64_t m = 0; m < books; ++m) {
+            for (std::uint16_t code = 0; code < size; ++code) {
+                std::vector<std::uint16_t> moved = codes_;
+                if (std::exchange(moved[static_cast<std::size_t>(j * books + m)], code) == code) continue;
+                const Values after = weights_of(moved);
+                double product = 0;
+                double square = 0;
+                for (auto i = static_cast<std::size_t>(j * width); i < static_cast<std::size_t>((j + 1) * width); ++i) {
+                    const double delta = after[i] - before[i];
+                    product += gradients[i] * delta;
+                    square += std::abs(gradients[i]) * delta * delta;
+                }
+                best = std::max(best, -product / square);
+            }
+        }
+        double& bound = same_codes(codes_now(), codes_, j) ? most_left : least;
+        bound = same_codes(codes_now(), codes_, j) ? std::max(bound, best) : std::min(bound, best);
+    }
+    EXPECT_GE(least, most_left * (1 - 1e-4));
+}
+
 // Of 24 groups 1, 3 and 5 are odd numbers: among the twins some tie is always cut.
 INSTANTIATE_TEST_SUITE_P(All, VStepCases,
                          ::testing::Combine(::testing::Values(Strategy::pv, Strategy::pv_ste),
@@ -219,7 +373,7 @@ TEST_F(VStep, AnEarlierTwinGoesFirst) {
     settings.subspace_rate = 1;
     const VState state = v_state(settings);
     const VScratch scratch = allocate_v_scratch(backend_->arena(), model_, settings);
-    v_step(backend_->ops(), matrix(), state, scratch, settings, g, 1, 1);
+    v_step(backend_->ops(), matrix(), state, scratch, settings, turn_of(g, settings, 1));
     EXPECT_EQ(changed_by(state), 1);
     const auto codes = codes_now();
     for (std::size_t i = 0; i < codes.size(); ++i) {
@@ -234,17 +388,17 @@ TEST_F(VStep, NoGradientChangesNothing) {
         const TuneSettings settings = settings_of(strategy, 1);
         const VState state = v_state(settings);
         const VScratch scratch = allocate_v_scratch(backend_->arena(), model_, settings);
-        start_buffer(backend_->ops(), matrix(), state);
+        start_v_state(backend_->ops(), matrix(), state, scratch);
         const OwnedTensor zero(DType::f32, {rows, columns});
         const Values before = weights_of(codes_);
-        v_step(backend_->ops(), matrix(), state, scratch, settings, zero, 1, 1);
+        v_step(backend_->ops(), matrix(), state, scratch, settings, turn_of(zero, settings, 1));
         // Two pairs of codes may stand for one point to the last bit; the weights count.
         EXPECT_LT(relative_error(weights_of(codes_now()), before), f32_tolerance);
     }
 }
 
 /// One weight is a group: the same step on scalar grids, in plain loops over its weights.
-class ScalarVStep : public ::testing::TestWithParam<std::tuple<Strategy, double, double>> {
+class ScalarVStep : public ::testing::Test {
 protected:
     static constexpr std::int64_t rows = 4, columns = 39, grid = 32, count = rows * columns;
     static constexpr int levels = 8;
@@ -271,6 +425,21 @@ protected:
         const std::size_t g = i / columns * 2 + i % columns / grid;
         return static_cast<double>(scales_[g]) * (code - static_cast<double>(zeros_[g]));
     }
+    VState v_state(const TuneSettings& settings) {
+        VState state = allocate_v_state(backend_->arena(), matrix(), settings);
+        state.score_squares = backend_->arena().allocate("record", DType::f64, {1});
+        state.predicted = backend_->arena().allocate("record", DType::f64, {1});
+        state.changed = backend_->arena().allocate("record", DType::u32, {1});
+        return state;
+    }
+    static VTurn turn_of(const OwnedTensor& gradient, const TuneSettings& settings, std::int64_t update) {
+        return {gradient, 1, update, seed_of(settings.seed, update, 0), v_budget(count, settings)};
+    }
+    std::vector<std::uint8_t> codes_now() {
+        const std::uint8_t* now =
+            dynamic_cast<ScalarRepresentation&>(*matrix().quantized).scalar().codes.as<std::uint8_t>();
+        return {now, now + count};
+    }
     Values weights() const {
         Values out;
         for (std::size_t i = 0; i < codes_.size(); ++i) out.push_back(value(i, codes_[i]));
@@ -283,25 +452,26 @@ protected:
     std::vector<float> scales_ = {0.5F, 1, 0.5F, 1, -0.25F, 0.75F, 1, 2}, zeros_ = {3.5F, 4, 3.5F, 4, 2, 5, 0, 7};
 };
 
-TEST_P(ScalarVStep, MatchesPlainLoops) {
+class ScalarVStepCases : public ScalarVStep,
+                         public ::testing::WithParamInterface<std::tuple<Strategy, double, double>> {};
+
+TEST_P(ScalarVStepCases, MatchesPlainLoops) {
     const auto [strategy, tau, trust_ratio] = GetParam();
     TuneSettings settings;
     settings.strategy = strategy;
     settings.tau = tau;
     settings.code_rate = settings.subspace_rate = 0.4F;
     settings.trust_ratio = trust_ratio;
-    VState state = allocate_v_state(backend_->arena(), matrix(), settings);
-    state.score_squares = backend_->arena().allocate("record", DType::f64, {1});
-    state.changed = backend_->arena().allocate("record", DType::u32, {1});
+    const VState state = v_state(settings);
     const VScratch scratch = allocate_v_scratch(backend_->arena(), model_, settings);
-    start_buffer(backend_->ops(), matrix(), state);
+    start_v_state(backend_->ops(), matrix(), state, scratch);
     Values second(count), buffer = weights();
     std::int64_t all_changed = 0;
     for (std::int64_t update = 1; update <= 3; ++update) {
         OwnedTensor g = random_tensor(DType::f32, {rows, columns}, static_cast<std::uint32_t>(update), 1e-3);
         std::copy_n(g->as<float>(), columns, g->as<float>() + columns);
         matrix().quantized->dequantize(backend_->ops(), matrix().weight);
-        v_step(backend_->ops(), matrix(), state, scratch, settings, g, 1, update);
+        v_step(backend_->ops(), matrix(), state, scratch, settings, turn_of(g, settings, update));
 
         const Values current = weights();
         Values target = strategy == Strategy::pv_ste ? buffer : current;
@@ -339,9 +509,7 @@ TEST_P(ScalarVStep, MatchesPlainLoops) {
             changed += best != codes_[i] ? 1 : 0;
             codes_[i] = static_cast<std::uint8_t>(best);
         }
-        const std::uint8_t* now =
-            dynamic_cast<ScalarRepresentation&>(*matrix().quantized).scalar().codes.as<std::uint8_t>();
-        EXPECT_EQ(std::vector<std::uint8_t>(now, now + count), codes_) << "update " << update;
+        EXPECT_EQ(codes_now(), codes_) << "update " << update;
         EXPECT_EQ(*state.changed.as<std::uint32_t>(), changed);
         EXPECT_LT(relative_error(state.second_moment, second), f32_tolerance);
         all_changed += changed;
@@ -349,9 +517,71 @@ TEST_P(ScalarVStep, MatchesPlainLoops) {
     EXPECT_GT(all_changed, 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, ScalarVStep,
+INSTANTIATE_TEST_SUITE_P(All, ScalarVStepCases,
                          ::testing::Combine(::testing::Values(Strategy::pv, Strategy::pv_ste),
                                             ::testing::Values(0.02, 0.1, 1.0), ::testing::Values(0.0, 0.3)));
+
+TEST_F(ScalarVStep, ForcedAndEagerCodesAreNextToThoseBefore) {
+    for (const bool eager : {false, true}) {
+        TuneSettings settings;
+        settings.strategy = Strategy::pv;
+        settings.tau = 0.2;
+        settings.subspace_rate = 1e-3F;  // else no weight would leave its code
+        settings.force_codes = !eager;
+        if (eager) settings.subspace = Subspace::eager;
+        const VState state = v_state(settings);
+        const VScratch scratch = allocate_v_scratch(backend_->arena(), model_, settings);
+        matrix().quantized->dequantize(backend_->ops(), matrix().weight);
+        const OwnedTensor g = random_tensor(DType::f32, {rows, columns}, 5, 1e-3);
+        const std::vector<std::uint8_t> before = codes_now();
+        const Values old = values_of(matrix().weight);
+        v_step(backend_->ops(), matrix(), state, scratch, settings, turn_of(g, settings, 1));
+        matrix().quantized->dequantize(backend_->ops(), matrix().weight);
+        const Values now = values_of(matrix().weight);
+        double predicted = 0;
+        std::int64_t changed = 0;
+        for (std::size_t i = 0; i < before.size(); ++i) {
+            predicted += values_of(g)[i] * (now[i] - old[i]);
+            const int steps = codes_now()[i] - before[i];
+            changed += steps != 0 ? 1 : 0;
+            EXPECT_LE(std::abs(steps), 1);
+            if (eager) {
+                EXPECT_LE(values_of(g)[i] * (now[i] - old[i]), 0) << i;
+            }
+        }
+        EXPECT_EQ(changed, v_budget(count, settings)) << (eager ? "eager" : "forced");
+        EXPECT_EQ(*state.changed.as<std::uint32_t>(), changed);
+        EXPECT_NEAR(*state.predicted.as<double>(), predicted, 1e-8);
+    }
+}
+
+TEST_F(ScalarVStep, StochasticRoundingIsUnbiasedOnAGrid) {
+    TuneSettings settings;
+    settings.strategy = Strategy::stochastic_rounding;
+    settings.code_rate = 0.05F;
+    const OwnedTensor g = random_tensor(DType::f32, {rows, columns}, 6, 1e-3);
+    const VState state = v_state(settings);
+    const VScratch scratch = allocate_v_scratch(backend_->arena(), model_, settings);
+    constexpr int runs = 600;
+    Values mean(count), target;
+    for (int run = 0; run < runs; ++run) {
+        settings.seed = static_cast<std::uint64_t>(run);
+        dynamic_cast<ScalarRepresentation&>(*matrix().quantized).upload(*backend_, codes_, scales_, zeros_);
+        matrix().quantized->dequantize(backend_->ops(), matrix().weight);
+        backend_->ops().fill_zero(state.second_moment);
+        v_step(backend_->ops(), matrix(), state, scratch, settings, turn_of(g, settings, 1));
+        target = values_of(scratch.target);
+        const auto codes = codes_now();
+        for (std::size_t i = 0; i < mean.size(); ++i) mean[i] += value(i, codes[i]) / runs;
+    }
+    for (std::size_t i = 0; i < mean.size(); ++i) {
+        const double low = std::min(value(i, 0), value(i, levels - 1));
+        const double high = std::max(value(i, 0), value(i, levels - 1));
+        if (target[i] <= low || target[i] >= high) continue;
+        const double step = std::abs(value(i, 1) - value(i, 0));
+        EXPECT_NEAR(mean[i], target[i], 5 * step * 0.5 / std::sqrt(runs)) << i;
+    }
+}
 
 }  // namespace
 }  // namespace pvtune

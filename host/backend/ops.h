@@ -151,19 +151,72 @@ public:
     virtual void assign_scalar(const ScalarCodes& scalar, Tensor changed, Tensor target, Tensor weights) = 0;
     /// change[i] (f32) = |W_weights[i] with the present code - with saved[i]|^2.
     virtual void scalar_change(Tensor change, const ScalarCodes& scalar, Tensor saved, Tensor weights) = 0;
+    /// code_product, code_distance, assign_different and eager_score below, a weight a group. The change of a code that
+    /// pays first is the next one against the slope: -infinity where there is no slope or the grid ends; changes[j] is
+    /// the new code.
+    virtual void scalar_product(Tensor product, const ScalarCodes& scalar, Tensor matrix, Tensor saved,
+                                Tensor weights) = 0;
+    virtual void scalar_distance(Tensor distance, const ScalarCodes& scalar, Tensor target, Tensor weights) = 0;
+    virtual void scalar_different(const ScalarCodes& scalar, Tensor changed, Tensor target, Tensor weights) = 0;
+    virtual void scalar_eager_score(Tensor scores, Tensor changes, const ScalarCodes& scalar, Tensor gradient,
+                                    Tensor second_moment, float correction, float epsilon) = 0;
 
     // ---- taking a V step back. codes [.., n] u8 or u16: n of them a group
     /// saved[i] (the codes' type, [count, n]) = the codes of groups[i].
     virtual void gather_codes(Tensor saved, Tensor codes, Tensor groups) = 0;
     /// change[i] (f32) = |What_groups[i] with the present codes - with saved[i]|^2.
     virtual void code_change(Tensor change, const AdditiveCodes& additive, Tensor saved, Tensor groups) = 0;
-    /// The trust ratio: of the changes (f32 [count], squared) in order of falling score (ties: the lower i first) those
-    /// are kept whose running sum stays within trust_ratio^2 * weight_squares (f64 [1]); keep[i] (u8) becomes 0 for the
-    /// others. scores f32 [groups of the matrix], of which groups[i] belongs to change[i].
-    virtual void bound_changes(Tensor keep, Tensor change, Tensor scores, Tensor groups, Tensor weight_squares,
-                               double trust_ratio) = 0;
+    /// product[i] (f32) = <matrix_groups[i], What_groups[i] with the present codes - with saved[i]>; matrix f32 [out,
+    /// in], the gradient: what the change of codes does to the loss, to first order.
+    virtual void code_product(Tensor product, const AdditiveCodes& additive, Tensor matrix, Tensor saved,
+                              Tensor groups) = 0;
+    /// distance[i] (f32) = |target_groups[i] - What_groups[i]|^2 with the present codes; target f32 [out, in].
+    virtual void code_distance(Tensor distance, const AdditiveCodes& additive, Tensor target, Tensor groups) = 0;
     /// Puts saved[i] back wherever keep[i] (u8) is 0.
     virtual void restore_codes(Tensor codes, Tensor saved, Tensor groups, Tensor keep) = 0;
+    /// For every groups[i] whose changed[i] (u8) is 0: the nearest to target of all encodings that differ from the
+    /// present one in a single code (with one codebook: the nearest other codeword; ties: the lower codebook, then the
+    /// lower code), and changed[i] = 1. Groups with a target or scale that is of no use keep their codes.
+    virtual void assign_different(const AdditiveCodes& additive, Tensor changed, Tensor target, Tensor groups) = 0;
+    /// Of all changes of a single code of each group that which pays first as the step grows (section 4 of the design):
+    /// scores[j] (f32 [groups]) = max over codes c of -<g, Delta_c> / |Delta_c|_D^2, D = sqrt(v * correction) +
+    /// epsilon, g = gradient f32 [out, in], v = second_moment f32 or bf16; changes[j] (u32) = codebook * codebook_size
+    /// + c (ties: the lowest). -infinity where there is nothing to change to.
+    virtual void eager_score(Tensor scores, Tensor changes, const AdditiveCodes& additive, Tensor gradient,
+                             Tensor second_moment, float correction, float epsilon) = 0;
+    /// Groups groups[i] with scores[groups[i]] > 0 take changes[groups[i]] = codebook * codebook_size + code;
+    /// changed[i] (u8) = it did. scores and changes [groups of the matrix], of which every one has as many of codes.
+    virtual void apply_changes(Tensor codes, Tensor changed, Tensor changes, Tensor scores, Tensor groups,
+                               std::int64_t codebook_size) = 0;
+
+    // ---- choice of groups, and of what stays of their new codes; for any representation
+    /// Of the changes in order of falling score (ties: the lower i first) those are kept that are among the first
+    /// `most` of those with keep[i] (u8) not 0 and, where change (f32 [count], squared; may be empty) is given, whose
+    /// running sum stays within trust_ratio^2 * weight_squares (f64 [1]); keep[i] becomes 0 for the others. scores f32
+    /// [groups of the matrix], of which groups[i] belongs to change[i].
+    virtual void bound_changes(Tensor keep, Tensor change, Tensor scores, Tensor groups, Tensor weight_squares,
+                               double trust_ratio, std::int64_t most) = 0;
+    /// keys[j] = inverse_temperature * log(scores[j]) + a Gumbel number of (seed, j): the n largest keys are n groups
+    /// drawn without replacement with probabilities of scores^inverse_temperature (Gumbel-top-k, Kool et al. 2019).
+    /// inverse_temperature 0: every group alike, whatever its score.
+    virtual void sampling_keys(Tensor keys, Tensor scores, float inverse_temperature, std::uint64_t seed) = 0;
+    /// indices[i] (u32 [count]) = (first + i) mod groups.
+    virtual void round_robin(Tensor indices, std::int64_t first, std::int64_t groups) = 0;
+    /// histogram (u32 [1024]) of scores f32: a bin is what a score's exponent and first two mantissa bits say,
+    /// so that bins grow with the score. Negative scores and NaN are in none.
+    virtual void score_histogram(Tensor histogram, Tensor scores) = 0;
+    /// scores[groups[i]] = before[i] - after[i], all f32.
+    virtual void scatter_difference(Tensor scores, Tensor before, Tensor after, Tensor groups) = 0;
+    /// Stochastic rounding between two encodings at squared distances nearest[i] and second[i] (f32): keep[i] (u8) = 1,
+    /// the second one, with probability d2^(-1/T) / (d1^(-1/T) + d2^(-1/T)) of the distances d (T = 1 between two
+    /// scalars: unbiased), by a number of (seed, groups[i]).
+    virtual void keep_by_chance(Tensor keep, Tensor nearest, Tensor second, Tensor groups, float temperature,
+                                std::uint64_t seed) = 0;
+    /// differ[i] (u8) = row i of a and of b, of any type, have different bytes.
+    virtual void rows_differ(Tensor differ, Tensor a, Tensor b) = 0;
+    /// history [groups, ...] holds what each group had before its last change. For every i with now[i] != before[i]
+    /// (rows of any type): returned[i] (u8) = now[i] is history[groups[i]], which becomes before[i]; else 0.
+    virtual void note_returns(Tensor returned, Tensor history, Tensor now, Tensor before, Tensor groups) = 0;
 
     // ---- optimizer
     /// One Adam (LAMB) update of value with state first_moment, second_moment (all f32, one shape); none unless gate
@@ -181,8 +234,12 @@ public:
     virtual void select_largest(Tensor indices, Tensor scores) = 0;
     /// sum (f64 [1]) = sum of squares of values, f32 or bf16; not finite where a value is not.
     virtual void sum_of_squares(Tensor sum, Tensor values) = 0;
+    /// sum (f64 [1]) of values f32.
+    virtual void sum(Tensor total, Tensor values) = 0;
     /// total (u32 [1]) = how many of the flags (u8) are not 0.
     virtual void count_flags(Tensor total, Tensor flags) = 0;
+    /// out += scale * in, both f32.
+    virtual void add_scaled(Tensor out, Tensor in, float scale) = 0;
     /// out (f32 or bf16) = in (f32 or bf16), element by element.
     virtual void convert(Tensor out, Tensor in) = 0;
     virtual void fill_zero(Tensor out) = 0;

@@ -43,6 +43,19 @@ void add_matrix_entries(const AddEntry& add, const BenchSetting& setting, const 
         return {[=] { setting.ops().additive_gradient(d_codebooks, d_scales, d_weight, matrix); },
                 bytes_of({matrix.codes, matrix.codebooks, matrix.scales, d_weight, d_codebooks, d_scales})};
     });
+    if (format.code_bits > 8) return;  // every codeword against every group: not with a codebook of 2^16
+    add("eager_score", [=](Operands& operands) -> BenchCall {
+        const AdditiveCodes matrix = additive_matrix(operands, s, format);
+        const Tensor gradient = operands.random(DType::f32, {s.intermediate, s.width});
+        const Tensor moment = operands.zeros(setting.precision, {s.intermediate, s.width});
+        const Tensor scores = operands.fresh(DType::f32, {matrix.codes.dim(0) * matrix.codes.dim(1)});
+        const Tensor changes = operands.fresh(DType::u32, {scores.elements()});
+        // A difference, a product, and a square with its weight for every codeword and weight.
+        const double flops = 6.0 * static_cast<double>(s.intermediate * s.width) *
+                             static_cast<double>(matrix.codebooks.dim(0) * matrix.codebooks.dim(1));
+        return {[=] { setting.ops().eager_score(scores, changes, matrix, gradient, moment, 1, 1e-8F); },
+                bytes_of({matrix.codes, gradient, moment, scores, changes}), flops, DType::f32};
+    });
 }
 
 void add_chosen_entries(const AddEntry& add, const BenchSetting& setting, const AdditiveFormat& format) {
@@ -73,6 +86,24 @@ void add_chosen_entries(const AddEntry& add, const BenchSetting& setting, const 
         const Tensor change = operands.fresh(DType::f32, {count});
         return {[=] { setting.ops().code_change(change, matrix, chosen.saved, chosen.groups); },
                 bytes_of({chosen.groups, chosen.saved, chosen.saved, matrix.codebooks, change})};
+    });
+    add("code_product", [=](Operands& operands) -> BenchCall {
+        const AdditiveCodes matrix = additive_matrix(operands, s, format);
+        const Chosen chosen = chosen_groups(operands, s, format);
+        const Tensor gradient = operands.random(DType::f32, {s.intermediate, s.width});
+        const Tensor product = operands.fresh(DType::f32, {count});
+        return {[=] { setting.ops().code_product(product, matrix, gradient, chosen.saved, chosen.groups); },
+                bytes_of({chosen.groups, chosen.saved, chosen.saved, matrix.codebooks, product}) +
+                    static_cast<double>(count * additive_group * size_of(DType::f32))};
+    });
+    add("code_distance", [=](Operands& operands) -> BenchCall {
+        const AdditiveCodes matrix = additive_matrix(operands, s, format);
+        const Chosen chosen = chosen_groups(operands, s, format);
+        const Tensor target = operands.random(DType::f32, {s.intermediate, s.width});
+        const Tensor distance = operands.fresh(DType::f32, {count});
+        return {[=] { setting.ops().code_distance(distance, matrix, target, chosen.groups); },
+                bytes_of({chosen.groups, chosen.saved, matrix.codebooks, distance}) +
+                    static_cast<double>(count * additive_group * size_of(DType::f32))};
     });
     add("restore_codes", [=](Operands& operands) -> BenchCall {
         const AdditiveCodes matrix = additive_matrix(operands, s, format);

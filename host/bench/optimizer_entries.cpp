@@ -57,7 +57,10 @@ void add_optimizer_entries(Registry& registry, const BenchSetting& setting) {
         const Tensor weight_squares = operands.zeros(DType::f64, {1});
         // Changes of 1 against |weight|^2 = count and a ratio whose square is a half: half of them are kept.
         constexpr double trust_ratio = 0.70710678;
-        return {[=] { setting.ops().bound_changes(keep, change, scores, groups, weight_squares, trust_ratio); },
+        return {[=] {
+                    setting.ops().bound_changes(keep, change, scores, groups, weight_squares, trust_ratio,
+                                                groups.elements());
+                },
                 bytes_of({keep, keep, change, change, groups}), 0, DType::f32,
                 [=] { setting.ops().sum_of_squares(weight_squares, change); }};
     });

@@ -25,8 +25,8 @@ namespace {
 
 struct TuneOptions {
     std::string model, teacher, tokens, out;
-    std::string strategy = "pv-ste", schedule = "constant", activations = "auto", offload = "none", order = "shuffled",
-                lamb = "on", train_dense = "on";
+    std::string strategy = "pv-ste", subspace = "topk", schedule = "constant", activations = "auto", offload = "none",
+                order = "shuffled", lamb = "on", train_dense = "on";
     bool resume = false, keep_checkpoint = false;
     std::int64_t checkpoint_every = 100;
     TuneSettings settings;
@@ -102,9 +102,9 @@ Tuner make_tuner(Backend& backend, const CommonOptions& common, const TuneOption
 std::int64_t checkpoint_bytes(const Plan& plan) {
     std::int64_t bytes = 0;
     for (const Allocation& allocation : plan.memory) {
-        for (const char* kept :
-             {"codes", "codebooks", "scales", "zeros", "second moment of codes", "straight-through buffers",
-              "f32 copies of embedding and head", "Adam moments", "norms and biases"}) {
+        for (const char* kept : {"codes", "codebooks", "scales", "zeros", "second moment of codes",
+                                 "straight-through buffers", "mean gradients", "codes of earlier steps",
+                                 "f32 copies of embedding and head", "Adam moments", "norms and biases"}) {
             if (allocation.name == kept) bytes += allocation.bytes;
         }
     }
@@ -123,22 +123,29 @@ Plan make_plan(const CommonOptions& common, const TuneOptions& options, const In
 }
 
 nlohmann::ordered_json log_line(const StepReport& report, const TuneSettings& settings) {
-    return {{"step", report.step},
-            {"loss", report.loss},
-            {"learning_rate", report.rate},
-            {"codes_changed", report.changed},
-            {"codes_selected", report.selected},
-            {"groups", report.groups},
-            {"tokens", report.step * settings.batch * settings.length},
-            {"seconds", report.seconds},
-            {"tokens_per_second", static_cast<double>(settings.batch * settings.length) / report.seconds},
-            {"teacher_seconds", report.teacher_seconds},
-            {"forward_seconds", report.forward_seconds},
-            {"loss_seconds", report.loss_seconds},
-            {"backward_seconds", report.backward_seconds},
-            {"p_seconds", report.p_seconds},
-            {"v_seconds", report.v_seconds},
-            {"peak_bytes", peak_memory()}};
+    nlohmann::ordered_json line = {
+        {"step", report.step},
+        {"loss", report.loss},
+        {"learning_rate", report.rate},
+        {"v_step", report.v_step},
+        {"codes_changed", report.changed},
+        {"codes_selected", report.selected},
+        {"codes_searched", report.searched},
+        {"groups", report.groups},
+        {"predicted_change", report.predicted_change},
+        {"tokens", report.step * settings.batch * settings.length},
+        {"seconds", report.seconds},
+        {"tokens_per_second", static_cast<double>(settings.batch * settings.length) / report.seconds},
+        {"teacher_seconds", report.teacher_seconds},
+        {"forward_seconds", report.forward_seconds},
+        {"loss_seconds", report.loss_seconds},
+        {"backward_seconds", report.backward_seconds},
+        {"p_seconds", report.p_seconds},
+        {"v_seconds", report.v_seconds},
+        {"peak_bytes", peak_memory()}};
+    if (report.measured_change) line["measured_change"] = *report.measured_change;
+    if (report.returned) line["codes_returned"] = *report.returned;
+    return line;
 }
 
 struct RunTotals {
@@ -186,11 +193,13 @@ RunTotals tune(const CommonOptions& common, const TuneOptions& options, const In
 
 void run(const CommonOptions& common, TuneOptions options) {
     options.settings.strategy = parse_strategy(options.strategy);
+    options.settings.subspace = parse_subspace(options.subspace);
     options.settings.schedule = parse_schedule(options.schedule);
     options.settings.shuffle = options.order == "shuffled";
     options.settings.lamb = options.lamb == "on";
     options.settings.train_dense = options.train_dense == "on";
     options.settings.seed = common.seed;
+    check_settings(options.settings);
     const Inputs inputs = open_inputs(options);
     if (!inputs.text.warning.empty()) message(common, "warning: " + inputs.text.warning);
     if (common.device == "cuda" && options.settings.beam > most_device_beam) {
@@ -262,7 +271,11 @@ void add_rates(CLI::App& command, TuneSettings& settings, TuneOptions& options) 
     command.add_option("--beta2", settings.beta2, "Adam's, of the P step")
         ->check(CLI::Range(0.0, 0.99999))
         ->capture_default_str();
-    command.add_option("--code-lr", settings.code_rate, "rate of the straight-through buffer (pv-ste)")
+    command
+        .add_option("--code-lr", settings.code_rate,
+                    "rate of the V step's target, where no subspace is larger: of the "
+                    "straight-through buffer (ste, pv-ste), naive-linearized, "
+                    "stochastic-rounding")
         ->check(positive)
         ->capture_default_str();
     command.add_option("--subspace-lr", settings.subspace_rate, "rate inside the chosen subspace (pv)")
@@ -270,17 +283,6 @@ void add_rates(CLI::App& command, TuneSettings& settings, TuneOptions& options) 
         ->capture_default_str();
     command.add_option("--code-beta2", settings.code_beta2, "second-moment decay of the V step")
         ->check(CLI::Range(0.0, 0.99999))
-        ->capture_default_str();
-    command.add_option("--tau", settings.tau, "share of a matrix's groups that a V step may re-assign")
-        ->check(CLI::Range(0.0, 1.0))
-        ->capture_default_str();
-    command
-        .add_option("--trust-ratio", settings.trust_ratio,
-                    "bound on the relative change of a matrix in a V step; 0: none")
-        ->check(positive)
-        ->capture_default_str();
-    command.add_option("--beam", settings.beam, "of the search for codes; 0: 5 with several codebooks, else 1")
-        ->check(CLI::Range(0, 64))
         ->capture_default_str();
     command.add_option("--lamb", options.lamb, "scale updates to the tensor's norm")
         ->check(CLI::IsMember({"on", "off"}))
@@ -296,6 +298,54 @@ void add_rates(CLI::App& command, TuneSettings& settings, TuneOptions& options) 
                     "share of the rates that is left at the last step of a falling schedule")
         ->check(CLI::Range(0.0, 1.0))
         ->capture_default_str();
+}
+
+void add_v_step(CLI::App& command, TuneSettings& settings, TuneOptions& options) {
+    const auto positive = CLI::Range(0.0, 1e6);
+    const auto temperature = CLI::Range(1e-3, 1e3);
+    const auto count = CLI::Range(std::int64_t{1}, std::int64_t{1} << 40);
+    command.add_option("--tau", settings.tau, "share of a matrix's groups that a V step may re-assign")
+        ->check(CLI::Range(0.0, 1.0))
+        ->capture_default_str();
+    command
+        .add_option("--trust-ratio", settings.trust_ratio,
+                    "bound on the relative change of a matrix in a V step; 0: none")
+        ->check(positive)
+        ->capture_default_str();
+    command.add_option("--beam", settings.beam, "of the search for codes; 0: 5 with several codebooks, else 1")
+        ->check(CLI::Range(0, 64))
+        ->capture_default_str();
+    command
+        .add_option("--subspace", options.subspace,
+                    "which groups a V step of pv and pv-ste may re-assign: topk: those that want to move most; sample: "
+                    "drawn by how much they want to; random; block: blocks in turn; layer-budget: topk with tau shared "
+                    "by the whole model; eager (pv): by the change of code that pays first")
+        ->check(CLI::IsMember({"topk", "sample", "random", "block", "layer-budget", "eager"}))
+        ->capture_default_str();
+    command
+        .add_option("--subspace-temperature", settings.subspace_temperature,
+                    "T of --subspace sample: drawn with probability score^(1/T)")
+        ->check(temperature)
+        ->capture_default_str();
+    command
+        .add_option("--candidates", settings.candidates,
+                    "groups searched for each that may change; of those whose codes differ, the ones that come nearest "
+                    "to their target stay changed")
+        ->check(count)
+        ->capture_default_str();
+    command.add_flag("--force-codes", settings.force_codes,
+                     "the chosen groups take their best code other than the one they have (pv)");
+    command
+        .add_option("--rounding-temperature", settings.rounding_temperature,
+                    "T of stochastic-rounding: second code with odds (nearest distance / second distance)^(1/T)")
+        ->check(temperature)
+        ->capture_default_str();
+    command.add_option("--v-every", settings.v_every, "steps a V step, which goes by the mean of their gradients")
+        ->check(count)
+        ->capture_default_str();
+    command.add_flag("--measure-v", settings.measure_v,
+                     "log what each V step changes of its batch's loss (two more forward passes) and how many codes "
+                     "go back to where they were");
 }
 
 }  // namespace
@@ -314,8 +364,14 @@ void add_tune_command(CLI::App& app, CommonOptions& common) {
         ->type_name("FILE")
         ->required();
     command->add_option("--out", options->out, "tuned weights")->type_name("FILE")->required();
-    command->add_option("--strategy", options->strategy, "continuous (codes stay), pv, pv-ste")
-        ->check(CLI::IsMember({"continuous", "pv", "pv-ste"}))
+    command
+        ->add_option(
+            "--strategy", options->strategy,
+            "what moves (docs/tuning.md): calibration-only: nothing, the loss is measured; continuous: all but "
+            "codes; every group's codes: naive-linearized, stochastic-rounding, ste; those of a chosen "
+            "subspace: pv (from the weights as they are), pv-ste (from a straight-through buffer)")
+        ->check(CLI::IsMember(
+            {"calibration-only", "continuous", "naive-linearized", "stochastic-rounding", "ste", "pv", "pv-ste"}))
         ->capture_default_str();
     command->add_option("--steps", settings.steps, "optimizer steps in all, those before a resume too")
         ->check(count)
@@ -336,6 +392,7 @@ void add_tune_command(CLI::App& app, CommonOptions& common) {
         ->check(CLI::IsMember({"on", "off"}))
         ->capture_default_str();
     add_rates(*command, settings, *options);
+    add_v_step(*command, settings, *options);
     command
         ->add_option("--activations", options->activations,
                      "keep them for the backward pass, recompute them, or by memory")

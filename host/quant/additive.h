@@ -35,6 +35,22 @@ public:
     void restore_codes(Ops& ops, Tensor saved, Tensor groups, Tensor keep) override {
         ops.restore_codes(additive_.codes, saved, groups, keep);
     }
+    void assign_different(Ops& ops, Tensor changed, Tensor target, Tensor groups) override {
+        ops.assign_different(additive_, changed, target, groups);
+    }
+    void code_distance(Ops& ops, Tensor distance, Tensor target, Tensor groups) const override {
+        ops.code_distance(distance, additive_, target, groups);
+    }
+    void code_product(Ops& ops, Tensor product, Tensor gradient, Tensor saved, Tensor groups) const override {
+        ops.code_product(product, additive_, gradient, saved, groups);
+    }
+    void eager_score(Ops& ops, Tensor scores, Tensor changes, Tensor gradient, Tensor second_moment, float correction,
+                     float epsilon) const override {
+        ops.eager_score(scores, changes, additive_, gradient, second_moment, correction, epsilon);
+    }
+    void apply_changes(Ops& ops, Tensor changed, Tensor changes, Tensor scores, Tensor groups) override {
+        ops.apply_changes(additive_.codes, changed, changes, scores, groups, additive_.codebooks.dim(1));
+    }
     void save(Backend& backend, StoreWriter& store, const std::string& path, bool exact) const override;
 
     const AdditiveCodes& additive() const { return additive_; }

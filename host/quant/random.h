@@ -24,4 +24,10 @@ private:
     std::uint64_t state_;
 };
 
+/// Number i of the seed, in (0, 1): cuda/random.cuh has the same bits.
+inline float uniform_at(std::uint64_t seed, std::uint64_t i) {
+    const std::uint64_t bits = Random(seed + i * 0x9e3779b97f4a7c15ULL).next();
+    return (static_cast<float>(bits >> 41) + 0.5F) * 0x1p-23F;
+}
+
 }  // namespace pvtune

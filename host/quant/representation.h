@@ -52,6 +52,19 @@ public:
     virtual void code_change(Ops& ops, Tensor change, Tensor saved, Tensor groups) const = 0;
     virtual void restore_codes(Ops& ops, Tensor saved, Tensor groups, Tensor keep) = 0;
 
+    /// For every groups[i] whose changed[i] (u8) is 0: the nearest codes to target that are not the present ones (of
+    /// several codebooks: among the changes of one code); changed[i] = 1.
+    virtual void assign_different(Ops& ops, Tensor changed, Tensor target, Tensor groups) = 0;
+    /// distance[i] (f32) = |target - W|^2 of group groups[i], as assign measures it.
+    virtual void code_distance(Ops& ops, Tensor distance, Tensor target, Tensor groups) const = 0;
+    /// product[i] (f32) = <gradient, W now - W with saved[i]> of group groups[i]; gradient f32 [rows, columns].
+    virtual void code_product(Ops& ops, Tensor product, Tensor gradient, Tensor saved, Tensor groups) const = 0;
+    /// The most eager change of every group (Ops::eager_score): scores f32 [groups], changes u32 [groups] in the
+    /// representation's own numbers; and the changes of chosen groups made where their score is above 0 (changed u8).
+    virtual void eager_score(Ops& ops, Tensor scores, Tensor changes, Tensor gradient, Tensor second_moment,
+                             float correction, float epsilon) const = 0;
+    virtual void apply_changes(Ops& ops, Tensor changed, Tensor changes, Tensor scores, Tensor groups) = 0;
+
     /// Writes the group `path` ("/tensors/<name>") with its attributes and datasets. exact keeps the continuous
     /// parameters in f32 (checkpoints); otherwise they are stored in 16 bits, the precision that bits() counts.
     virtual void save(Backend& backend, StoreWriter& store, const std::string& path, bool exact) const = 0;

@@ -38,6 +38,22 @@ public:
     void restore_codes(Ops& ops, Tensor saved, Tensor groups, Tensor keep) override {
         ops.restore_codes(scalar_.codes, saved, groups, keep);
     }
+    void assign_different(Ops& ops, Tensor changed, Tensor target, Tensor groups) override {
+        ops.scalar_different(scalar_, changed, target, groups);
+    }
+    void code_distance(Ops& ops, Tensor distance, Tensor target, Tensor groups) const override {
+        ops.scalar_distance(distance, scalar_, target, groups);
+    }
+    void code_product(Ops& ops, Tensor product, Tensor gradient, Tensor saved, Tensor groups) const override {
+        ops.scalar_product(product, scalar_, gradient, saved, groups);
+    }
+    void eager_score(Ops& ops, Tensor scores, Tensor changes, Tensor gradient, Tensor second_moment, float correction,
+                     float epsilon) const override {
+        ops.scalar_eager_score(scores, changes, scalar_, gradient, second_moment, correction, epsilon);
+    }
+    void apply_changes(Ops& ops, Tensor changed, Tensor changes, Tensor scores, Tensor groups) override {
+        ops.apply_changes(scalar_.codes, changed, changes, scores, groups, scalar_.levels);
+    }
     void save(Backend& backend, StoreWriter& store, const std::string& path, bool exact) const override;
 
     const ScalarCodes& scalar() const { return scalar_; }

@@ -20,7 +20,7 @@ void check_finite(Backend& backend, const std::string& path, Tensor tensor) {
 }
 
 void write_tensor(Backend& backend, StoreWriter& store, const std::string& path, Tensor tensor) {
-    check_finite(backend, path, tensor);
+    if (tensor.dtype == DType::f32 || tensor.dtype == DType::bf16) check_finite(backend, path, tensor);
     std::vector<std::byte> bytes(static_cast<std::size_t>(tensor.bytes()));
     backend.download(bytes.data(), tensor);
     store.write(path, tensor.dtype, tensor.extents(), bytes.data());
@@ -36,6 +36,16 @@ void read_tensor(Backend& backend, const StoreReader& store, const std::string& 
     std::vector<std::byte> bytes(static_cast<std::size_t>(tensor.bytes()));
     store.read(path, bytes.data(), info.bytes());
     backend.upload(tensor, bytes.data());
+}
+
+/// What V steps remember of a matrix, by its name in the file.
+std::vector<std::pair<const char*, Tensor>> kept(const VState& state) {
+    std::vector<std::pair<const char*, Tensor>> tensors = {{"second_moment", state.second_moment},
+                                                           {"buffer", state.buffer},
+                                                           {"mean_gradient", state.mean_gradient},
+                                                           {"history", state.history}};
+    std::erase_if(tensors, [](const auto& tensor) { return tensor.second.empty(); });
+    return tensors;
 }
 
 }  // namespace
@@ -64,11 +74,12 @@ void Tuner::save_checkpoint(const std::string& path, const std::string& command,
             const Matrix& matrix = student_.blocks[i].matrices[j];
             if (!matrix.quantized) continue;
             matrix.quantized->save(backend_, store, "/tensors/" + matrix.name, true);
-            const VState& v = blocks_[i].matrices[j].v;
-            if (!v.second_moment.empty()) {
-                write_tensor(backend_, store, "/v/" + matrix.name + "/second_moment", v.second_moment);
+            const MatrixState& state = blocks_[i].matrices[j];
+            const std::string group = "/v/" + matrix.name;
+            for (const auto& [name, tensor] : kept(state.v)) {
+                write_tensor(backend_, store, group + "/" + name, tensor);
             }
-            if (!v.buffer.empty()) write_tensor(backend_, store, "/v/" + matrix.name + "/buffer", v.buffer);
+            if (settings_.moves_codes()) store.set_integer(group, "budget", state.budget);
         }
     }
     for (const TrainedParameter* parameter : all_parameters()) {
@@ -92,16 +103,17 @@ void Tuner::load_checkpoint(const StoreReader& checkpoint, const std::string& so
     }
     steps_done_ = checkpoint.integer("/", "step");
     loss_ = checkpoint.real("/", "loss");
-    for (std::size_t i = 0; i < blocks_.size(); ++i) {
-        for (std::size_t j = 0; j < matrices_per_block; ++j) {
-            const Matrix& matrix = student_.blocks[i].matrices[j];
-            const VState& v = blocks_[i].matrices[j].v;
-            if (!v.second_moment.empty()) {
-                read_tensor(backend_, checkpoint, "/v/" + matrix.name + "/second_moment", v.second_moment);
-            }
-            if (!v.buffer.empty()) read_tensor(backend_, checkpoint, "/v/" + matrix.name + "/buffer", v.buffer);
+    for_moving([&](const Matrix& matrix, MatrixState& state) {
+        const std::string group = "/v/" + matrix.name;
+        for (const auto& [name, tensor] : kept(state.v)) {
+            read_tensor(backend_, checkpoint, group + "/" + name, tensor);
         }
-    }
+        state.budget = checkpoint.integer(group, "budget");
+        if (state.budget < 1 || state.budget > matrix.quantized->groups()) {
+            throw Error(checkpoint.path() + ": " + group + ": a budget of " + std::to_string(state.budget) +
+                        " groups: the file is damaged, start again without --resume");
+        }
+    });
     for (const TrainedParameter* parameter : all_parameters()) {
         const std::string group = "/parameters/" + parameter->name;
         read_tensor(backend_, checkpoint, group + "/value", parameter->value);

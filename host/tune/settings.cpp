@@ -6,6 +6,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <numbers>
+#include <utility>
 
 namespace pvtune {
 
@@ -28,23 +29,70 @@ double rate_factor(const TuneSettings& settings, std::int64_t step) {
     return settings.final_rate + (1 - settings.final_rate) * falling;
 }
 
-Strategy parse_strategy(const std::string& name) {
-    for (const Strategy strategy : {Strategy::continuous, Strategy::pv, Strategy::pv_ste}) {
-        if (name == name_of(strategy)) return strategy;
+namespace {
+
+constexpr std::pair<Strategy, const char*> strategies[] = {
+    {Strategy::calibration_only, "calibration-only"},
+    {Strategy::continuous, "continuous"},
+    {Strategy::naive_linearized, "naive-linearized"},
+    {Strategy::stochastic_rounding, "stochastic-rounding"},
+    {Strategy::ste, "ste"},
+    {Strategy::pv, "pv"},
+    {Strategy::pv_ste, "pv-ste"},
+};
+constexpr std::pair<Subspace, const char*> subspaces[] = {
+    {Subspace::topk, "topk"},
+    {Subspace::sample, "sample"},
+    {Subspace::random, "random"},
+    {Subspace::block, "block"},
+    {Subspace::layer_budget, "layer-budget"},
+    {Subspace::eager, "eager"},
+};
+
+template <class Named>
+auto parse(const Named& all, const std::string& flag, const std::string& name) {
+    std::string known;
+    for (const auto& [value, its_name] : all) {
+        if (name == its_name) return value;
+        known += (known.empty() ? "" : ", ") + std::string(its_name);
     }
-    throw Error("--strategy " + name + ": there is continuous, pv and pv-ste");
+    throw Error(flag + " " + name + ": there is " + known);
 }
 
-std::string name_of(Strategy strategy) {
-    switch (strategy) {
-        case Strategy::continuous:
-            return "continuous";
-        case Strategy::pv:
-            return "pv";
-        case Strategy::pv_ste:
-            return "pv-ste";
+template <class Named, class Value>
+std::string name_in(const Named& all, Value value) {
+    return std::find_if(std::begin(all), std::end(all), [&](const auto& named) { return named.first == value; })
+        ->second;
+}
+
+}  // namespace
+
+Strategy parse_strategy(const std::string& name) { return parse(strategies, "--strategy", name); }
+std::string name_of(Strategy strategy) { return name_in(strategies, strategy); }
+Subspace parse_subspace(const std::string& name) { return parse(subspaces, "--subspace", name); }
+std::string name_of(Subspace subspace) { return name_in(subspaces, subspace); }
+
+void check_settings(const TuneSettings& settings) {
+    const std::string of_strategy = " with --strategy " + name_of(settings.strategy) + ": ";
+    const bool eager = settings.subspace == Subspace::eager;
+    if (settings.subspace != Subspace::topk && !settings.has_subspace()) {
+        throw Error("--subspace " + name_of(settings.subspace) + of_strategy +
+                    "it has no subspace to choose; use pv or pv-ste");
     }
-    return "?";
+    if (settings.candidates > 1 && !settings.has_subspace()) {
+        throw Error("--candidates " + std::to_string(settings.candidates) + of_strategy +
+                    "it has no subspace to choose; use pv or pv-ste");
+    }
+    if (eager && settings.strategy != Strategy::pv) {
+        throw Error("--subspace eager" + of_strategy + "it chooses changes from the gradient alone; use pv");
+    }
+    if (eager && (settings.candidates > 1 || settings.force_codes)) {
+        throw Error("--subspace eager with " + std::string(settings.force_codes ? "--force-codes" : "--candidates") +
+                    ": every group it chooses changes; leave that out");
+    }
+    if (settings.force_codes && settings.strategy != Strategy::pv) {
+        throw Error("--force-codes" + of_strategy + "only pv has it");
+    }
 }
 
 Schedule parse_schedule(const std::string& name) {
@@ -70,6 +118,13 @@ std::string settings_json(const TuneSettings& settings) {
     json["subspace_lr"] = settings.subspace_rate;
     json["code_beta2"] = settings.code_beta2;
     json["tau"] = settings.tau;
+    json["subspace"] = name_of(settings.subspace);
+    json["subspace_temperature"] = settings.subspace_temperature;
+    json["rounding_temperature"] = settings.rounding_temperature;
+    json["candidates"] = settings.candidates;
+    json["force_codes"] = settings.force_codes;
+    json["v_every"] = settings.v_every;
+    json["measure_v"] = settings.measure_v;
     json["trust_ratio"] = settings.trust_ratio;
     json["beam"] = settings.beam;
     json["lamb"] = settings.lamb;

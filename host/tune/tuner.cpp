@@ -1,6 +1,6 @@
 #include "host/tune/tuner.h"
 
-#include "host/tune/finite.h"
+#include "host/tune/subspace.h"
 #include "io/error.h"
 
 #include <algorithm>
@@ -71,8 +71,12 @@ void Tuner::allocate() {
                                : allocate_activations(arena, teacher_.config, precision, micro_);
     backward_ = allocate_backward(arena, config, precision, micro_);
     head_ = allocate_head(arena, config, precision, micro_, HeadUse::distill);
+    if (settings_.strategy == Strategy::calibration_only) {
+        blocks_.resize(student_.blocks.size());
+        return allocate_record();
+    }
     gradients_ = allocate_gradients(arena, student_);
-    if (settings_.strategy != Strategy::continuous) v_scratch_ = allocate_v_scratch(arena, student_, settings_);
+    if (settings_.moves_codes()) v_scratch_ = allocate_v_scratch(arena, student_, settings_);
 
     std::map<std::string, Tensor> shared_gradients;
     for (Block& block : student_.blocks) {
@@ -92,9 +96,9 @@ void Tuner::allocate() {
                 matrix_state.continuous.push_back(
                     trained(matrix.name + "." + parameter.name, parameter.value, gradient));
             }
-            if (settings_.strategy != Strategy::continuous) {
-                matrix_state.v = allocate_v_state(arena, matrix, settings_);
-            }
+            if (!settings_.moves_codes()) continue;
+            matrix_state.v = allocate_v_state(arena, matrix, settings_);
+            matrix_state.budget = v_budget(matrix.quantized->groups(), settings_);
         }
         if (settings_.train_dense) {
             const std::string prefix = "model.layers." + std::to_string(blocks_.size()) + ".";
@@ -130,70 +134,6 @@ void Tuner::allocate() {
     allocate_record();
 }
 
-void Tuner::allocate_record() {
-    std::vector<Tensor*> squares;
-    std::vector<Tensor*> changed;
-    const auto add = [&](std::vector<TrainedParameter>& parameters) {
-        for (TrainedParameter& parameter : parameters) squares.push_back(&parameter.gradient_squares);
-    };
-    for (BlockState& block : blocks_) {
-        for (MatrixState& matrix : block.matrices) add(matrix.continuous);
-        add(block.dense);
-    }
-    add(dense_);
-    for (BlockState& block : blocks_) {
-        for (MatrixState& matrix : block.matrices) {
-            if (matrix.v.second_moment.empty()) continue;
-            squares.push_back(&matrix.v.score_squares);
-            changed.push_back(&matrix.v.changed);
-        }
-    }
-    const auto allocate = [&](DType dtype, const std::vector<Tensor*>& slots) {
-        const auto count = static_cast<std::int64_t>(slots.size());
-        const Tensor all = backend_.arena().allocate("step record", dtype, {count});
-        for (std::int64_t i = 0; i < count; ++i) *slots[static_cast<std::size_t>(i)] = all.rows(i, 1);
-        return all;
-    };
-    squares_ = allocate(DType::f64, squares);
-    changed_ = allocate(DType::u32, changed);
-    losses_ = backend_.arena().allocate("step record", DType::f32, {micro_batches_ * micro_.tokens()});
-}
-
-void Tuner::read_record(StepReport& report) {
-    std::vector<float> losses(static_cast<std::size_t>(losses_.elements()));
-    std::vector<double> squares(static_cast<std::size_t>(squares_.elements()));
-    std::vector<std::uint32_t> changed(static_cast<std::size_t>(changed_.elements()));
-    backend_.download(losses.data(), losses_);
-    backend_.download(squares.data(), squares_);
-    backend_.download(changed.data(), changed_);
-    report.loss = std::accumulate(losses.begin(), losses.end(), 0.0) / static_cast<double>(losses.size());
-    if (!std::isfinite(report.loss)) refuse_loss();
-
-    const auto check = [&](Tensor slot, const std::string& what, const char* flags) {
-        if (std::isfinite(squares[static_cast<std::size_t>(slot.as<double>() - squares_.as<double>())])) return;
-        throw Error("step " + std::to_string(steps_done_ + 1) + ": " + what +
-                    " is not finite: resume from the last checkpoint with a smaller " + flags);
-    };
-    const auto check_gradient = [&](const TrainedParameter& parameter) {
-        check(parameter.gradient_squares, "the gradient of " + parameter.name, "--lr or --code-lr");
-    };
-    report.changed = std::accumulate(changed.begin(), changed.end(), std::int64_t{0});
-    // In the order of the step: the first fault is where it began.
-    for (std::size_t i = blocks_.size(); i-- > 0;) {
-        for (std::size_t j = 0; j < matrices_per_block; ++j) {
-            const MatrixState& state = blocks_[i].matrices[j];
-            for (const TrainedParameter& parameter : state.continuous) check_gradient(parameter);
-            if (state.v.second_moment.empty()) continue;
-            const Matrix& matrix = student_.blocks[i].matrices[j];
-            check(state.v.score_squares, "the V step's target for " + matrix.name, "--code-lr or --subspace-lr");
-            report.groups += matrix.quantized->groups();
-            report.selected += subspace_size(matrix.quantized->groups(), settings_.tau);
-        }
-        for (const TrainedParameter& parameter : blocks_[i].dense) check_gradient(parameter);
-    }
-    for (const TrainedParameter& parameter : dense_) check_gradient(parameter);
-}
-
 TrainedParameter Tuner::trained(const std::string& name, Tensor value, Tensor gradient) {
     Tensor shaped = value;
     shaped.data = gradient.data;
@@ -212,12 +152,9 @@ void Tuner::start(const StoreReader& student_store) {
                                      [&](const TrainedParameter& parameter) { return parameter.name == name; });
         backend_.upload(at->value, values.data());
     }
-    for (std::size_t i = 0; i < blocks_.size(); ++i) {
-        for (std::size_t j = 0; j < matrices_per_block; ++j) {
-            const Matrix& matrix = student_.blocks[i].matrices[j];
-            if (matrix.quantized) start_buffer(backend_.ops(), matrix, blocks_[i].matrices[j].v);
-        }
-    }
+    for_moving([&](const Matrix& matrix, const MatrixState& state) {
+        start_v_state(backend_.ops(), matrix, state.v, v_scratch_);
+    });
 }
 
 const BlockActivations& Tuner::activations(std::int64_t micro, std::int64_t block) const {
@@ -252,10 +189,29 @@ void Tuner::teacher_forward() {
     }
 }
 
+void Tuner::student_forward() {
+    Ops& ops = backend_.ops();
+    const std::int64_t layers = student_.config.layers;
+    hidden_.begin_layer(0);
+    for (std::int64_t micro = 0; micro < micro_batches_; ++micro) {
+        ops.embedding_forward(hidden_.at(micro, 0), student_.embedding, tokens_[static_cast<std::size_t>(micro)]);
+        hidden_.written(micro, 0);
+    }
+    for (std::int64_t i = 0; i < layers; ++i) {
+        prepare_block(ops, student_, i);
+        hidden_.begin_layer(i + 1);
+        for (std::int64_t micro = 0; micro < micro_batches_; ++micro) {
+            block_forward(ops, student_, student_.blocks[static_cast<std::size_t>(i)], hidden_.at(micro, i + 1),
+                          hidden_.at(micro, i), activations(micro, i), micro_);
+            hidden_.written(micro, i + 1);
+        }
+    }
+}
+
 void Tuner::distillation(std::int64_t micro) {
     const auto index = static_cast<std::size_t>(micro);
     HeadGradients gradients;
-    if (settings_.train_dense) {
+    if (!dense_.empty()) {
         gradients.head = dense_[student_.config.tied ? 0 : 1].gradient;
         gradients.final_norm = dense_.back().gradient;
     }
@@ -280,23 +236,6 @@ void Tuner::update(TrainedParameter& parameter, double factor) {
                         copy == compute_copy_.end() ? Tensor{} : copy->second, parameter.gradient_squares, adam);
 }
 
-void Tuner::refuse_loss() {
-    std::string where = find_not_finite(backend_, teacher_);
-    if (!where.empty()) where = "the teacher's " + where;
-    if (where.empty()) where = find_not_finite(backend_, student_);
-    for (std::int64_t i = 0; i <= student_.config.layers && where.empty(); ++i) {
-        hidden_.fetch(i);
-        hidden_.await(i);
-        for (std::int64_t micro = 0; micro < micro_batches_ && where.empty(); ++micro) {
-            if (all_finite(backend_, hidden_.at(micro, i))) continue;
-            where = i == 0 ? "the embedded text" : "the output of block " + std::to_string(i - 1);
-        }
-    }
-    throw Error("step " + std::to_string(steps_done_ + 1) + ": the loss is not finite" +
-                (where.empty() ? "" : ", and neither is " + where) +
-                ": resume from the last checkpoint with a smaller --lr or --code-lr");
-}
-
 void Tuner::update_block(std::int64_t i, double factor) {
     BlockState& block = blocks_[static_cast<std::size_t>(i)];
     for (std::size_t j = 0; j < matrices_per_block; ++j) {
@@ -308,9 +247,19 @@ void Tuner::update_block(std::int64_t i, double factor) {
         for (const TrainedParameter& parameter : state.continuous) gradients.push_back(parameter.gradient);
         matrix.quantized->backward(backend_.ops(), gradients, gradients_.weights[j]);
         for (TrainedParameter& parameter : state.continuous) update(parameter, factor);
-        if (settings_.strategy == Strategy::continuous) continue;
+        if (!settings_.moves_codes()) continue;
         backend_.enter_phase(v_phase, "V step");
-        v_step(backend_.ops(), matrix, state.v, v_scratch_, settings_, gradients_.weights[j], factor, steps_done_ + 1);
+        const Tensor mean = state.v.mean_gradient;
+        if (!mean.empty()) {
+            backend_.ops().add_scaled(mean, gradients_.weights[j], 1.0F / static_cast<float>(settings_.v_every));
+        }
+        if (!v_step_now()) continue;
+        const std::int64_t v_update = (steps_done_ + 1) / settings_.v_every;
+        const auto index = static_cast<std::int64_t>(i * matrices_per_block + static_cast<std::int64_t>(j));
+        v_step(backend_.ops(), matrix, state.v, v_scratch_, settings_,
+               {mean.empty() ? gradients_.weights[j] : mean, factor, v_update, seed_of(settings_.seed, v_update, index),
+                state.budget});
+        if (!mean.empty()) backend_.ops().fill_zero(mean);
     }
     backend_.enter_phase(p_phase, "P step");
     for (TrainedParameter& parameter : block.dense) update(parameter, factor);
@@ -334,23 +283,11 @@ StepReport Tuner::step(std::span<const std::vector<std::uint32_t>> sequences) {
     }
     teacher_forward();
     backend_.enter_phase(forward_phase, "forward");
-    hidden_.begin_layer(0);
-    for (std::int64_t micro = 0; micro < micro_batches_; ++micro) {
-        ops.embedding_forward(hidden_.at(micro, 0), student_.embedding, tokens_[static_cast<std::size_t>(micro)]);
-        hidden_.written(micro, 0);
-    }
-    for (std::int64_t i = 0; i < layers; ++i) {
-        prepare_block(ops, student_, i);
-        hidden_.begin_layer(i + 1);
-        for (std::int64_t micro = 0; micro < micro_batches_; ++micro) {
-            block_forward(ops, student_, student_.blocks[static_cast<std::size_t>(i)], hidden_.at(micro, i + 1),
-                          hidden_.at(micro, i), activations(micro, i), micro_);
-            hidden_.written(micro, i + 1);
-        }
-    }
+    student_forward();
     backend_.enter_phase(loss_phase, "loss");
     for (std::int64_t micro = 0; micro < micro_batches_; ++micro) distillation(micro);
-    for (std::int64_t i = layers - 1; i >= 0; --i) {
+    const bool moves = settings_.strategy != Strategy::calibration_only;
+    for (std::int64_t i = layers - 1; i >= 0 && moves; --i) {
         backend_.enter_phase(backward_phase, "backward");
         if (i > 0) hidden_.fetch(i - 1);
         hidden_.await(i);
@@ -374,7 +311,7 @@ StepReport Tuner::step(std::span<const std::vector<std::uint32_t>> sequences) {
         update_block(i, factor);
     }
     backend_.enter_phase(backward_phase, "backward");
-    if (settings_.train_dense) {
+    if (!dense_.empty()) {
         for (std::int64_t micro = 0; micro < micro_batches_; ++micro) {
             ops.embedding_backward(dense_[0].gradient, d_hidden_[static_cast<std::size_t>(micro)],
                                    tokens_[static_cast<std::size_t>(micro)]);
@@ -392,6 +329,7 @@ StepReport Tuner::step(std::span<const std::vector<std::uint32_t>> sequences) {
     report.v_seconds = seconds[v_phase];
     report.seconds = std::accumulate(seconds.begin(), seconds.end(), 0.0);
     read_record(report);
+    if (report.v_step && settings_.measure_v) report.measured_change = measure_v_steps();
     report.step = ++steps_done_;
     loss_ = report.loss;
     return report;

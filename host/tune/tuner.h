@@ -6,6 +6,7 @@
 #include "host/tune/v_step.h"
 
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -35,7 +36,11 @@ struct StepReport {
     std::int64_t step = 0;  ///< 1 after the first
     double loss = 0;        ///< mean KL to the teacher a token, nats, before the update
     double rate = 0;        ///< of the P step
-    std::int64_t groups = 0, selected = 0, changed = 0;
+    bool v_step = false;    ///< whether this step had V steps; what follows is theirs
+    std::int64_t groups = 0, searched = 0, selected = 0, changed = 0;
+    double predicted_change = 0;            ///< of the loss: sum of <gradient, change> over the groups that changed
+    std::optional<double> measured_change;  ///< of this batch's loss by the new codes alone (--measure-v)
+    std::optional<std::int64_t> returned;   ///< groups back to the codes before their last change (--measure-v)
     double seconds = 0, teacher_seconds = 0, forward_seconds = 0, loss_seconds = 0, backward_seconds = 0, p_seconds = 0,
            v_seconds = 0;
 };
@@ -74,14 +79,32 @@ private:
     void upload_micro_batch(std::span<const std::vector<std::uint32_t>> sequences, std::int64_t micro);
     /// Block by block over all micro-batches, so that streamed weights come once a step.
     void teacher_forward();
+    /// Of the student, over all micro-batches; leaves the last block dequantised.
+    void student_forward();
     void distillation(std::int64_t micro);
     void update_block(std::int64_t i, double factor);
     /// Waits for the step; losses, counts and checks of everything it did. Throws the Error for what is not finite.
     void read_record(StepReport& report);
+    void read_ledger(StepReport& report);
+    /// Mean over this step's batch with the student as it stands; waits for it.
+    double loss_now();
+    /// What the codes of this V step change of the loss, at the continuous parameters of now: with and without them.
+    double measure_v_steps();
+    bool v_step_now() const { return settings_.moves_codes() && (steps_done_ + 1) % settings_.v_every == 0; }
     /// Throws the Error for a loss that is not finite, with the tensor where that began.
     [[noreturn]] void refuse_loss();
     void update(TrainedParameter& parameter, double factor);
     void update_dense(double factor);
+    /// Calls body(matrix, its state) for every quantised matrix whose codes move, in the model's order.
+    template <class Body>
+    void for_moving(const Body& body) {
+        for (std::size_t i = 0; i < blocks_.size(); ++i) {
+            for (std::size_t j = 0; j < matrices_per_block; ++j) {
+                MatrixState& state = blocks_[i].matrices[j];
+                if (!state.v.second_moment.empty()) body(student_.blocks[i].matrices[j], state);
+            }
+        }
+    }
     TrainedParameter trained(const std::string& name, Tensor value, Tensor gradient);
     std::vector<const TrainedParameter*> all_parameters() const;
     void allocate_record();
@@ -112,6 +135,7 @@ private:
     struct MatrixState {
         std::vector<TrainedParameter> continuous;
         VState v;
+        std::int64_t budget = 0;  ///< groups that the next V step may change
     };
     struct BlockState {
         std::array<MatrixState, matrices_per_block> matrices;
@@ -123,8 +147,10 @@ private:
     VScratch v_scratch_;
 
     // What a step leaves on the device, read once at its end: nothing waits for the device before that.
-    Tensor squares_;  ///< f64: of every gradient and of the scores of every matrix
-    Tensor changed_;  ///< u32, one a quantised matrix
+    Tensor squares_;             ///< f64: of every gradient and of the scores of every matrix
+    Tensor predicted_;           ///< f64, one a quantised matrix, as all that follow
+    Tensor changed_, returned_;  ///< u32
+    Tensor histograms_;          ///< u32 [matrices, score_bins], of layer budgets
 };
 
 }  // namespace pvtune

@@ -1,5 +1,7 @@
 #include "host/tune/v_step.h"
 
+#include "host/tune/subspace.h"
+
 #include <algorithm>
 #include <cmath>
 
@@ -11,17 +13,136 @@ Tensor as_matrix(Tensor memory, const Matrix& matrix) {
     return {memory.data, memory.dtype, {matrix.rows, matrix.columns}};
 }
 
-}  // namespace
-
-std::int64_t subspace_size(std::int64_t groups, double tau) {
-    return std::clamp<std::int64_t>(static_cast<std::int64_t>(std::ceil(tau * static_cast<double>(groups))), 1, groups);
+Tensor codes_of(Tensor memory, const Representation& quantized, std::int64_t groups) {
+    return {memory.data, quantized.code_dtype(), {groups, quantized.codes_per_group()}};
 }
+
+/// The views of one V step: of the scratch what this matrix needs, of `searched` groups.
+struct Search {
+    Ops& ops;
+    Representation& quantized;
+    const TuneSettings& settings;
+    const VTurn& turn;
+    Tensor target;    ///< f32 [rows, columns]
+    Tensor scores;    ///< f32 [groups]
+    Tensor selected;  ///< u32 [searched]
+    Tensor changed;   ///< u8 [searched]
+    Tensor saved;     ///< codes [searched, codes_per_group]
+};
+
+void set_target(const Search& search, const Matrix& matrix, const VState& state) {
+    const TuneSettings& settings = search.settings;
+    VStepSettings v;
+    v.rate = static_cast<float>(search.turn.factor) *
+             (settings.strategy == Strategy::pv ? settings.subspace_rate : settings.code_rate);
+    v.beta2 = settings.code_beta2;
+    v.lamb = settings.lamb;
+    v.step = search.turn.update;
+    search.ops.moment_and_score(search.target, search.scores, state.second_moment, search.turn.gradient,
+                                settings.straight_through() ? search.target : matrix.weight, matrix.weight,
+                                search.quantized.group(), v);
+    search.ops.sum_of_squares(state.score_squares, search.scores);
+}
+
+/// Scores become those of each group's most eager change.
+void rank_eager_changes(const Search& search, const VState& state, Tensor changes) {
+    const VStepSettings v;
+    const double decayed =
+        std::pow(static_cast<double>(search.settings.code_beta2), static_cast<double>(search.turn.update));
+    search.quantized.eager_score(search.ops, search.scores, changes, search.turn.gradient, state.second_moment,
+                                 static_cast<float>(1 / (1 - decayed)), v.epsilon);
+}
+
+/// Between the nearest and the second-nearest codes, by their distances and chance.
+void round_by_chance(const Search& search, const VScratch& scratch) {
+    const std::int64_t count = search.selected.elements();
+    const Tensor nearest = codes_of(scratch.nearest, search.quantized, count);
+    const Tensor distance = scratch.distance.rows(0, count);
+    const Tensor nearest_distance = scratch.old_distance.rows(0, count);
+    search.quantized.gather_codes(search.ops, nearest, search.selected);
+    search.quantized.code_distance(search.ops, nearest_distance, search.target, search.selected);
+    search.ops.fill_zero(search.changed);
+    search.quantized.assign_different(search.ops, search.changed, search.target, search.selected);
+    search.quantized.code_distance(search.ops, distance, search.target, search.selected);
+    search.ops.keep_by_chance(search.changed, nearest_distance, distance, search.selected,
+                              search.settings.rounding_temperature, search.turn.seed);
+    search.quantized.restore_codes(search.ops, nearest, search.selected, search.changed);
+    search.quantized.gather_codes(search.ops, nearest, search.selected);
+    search.ops.rows_differ(search.changed, nearest, search.saved);
+}
+
+/// New codes for the selected groups.
+void find_codes(const Search& search, const VScratch& scratch) {
+    Ops& ops = search.ops;
+    if (search.settings.subspace == Subspace::eager) {
+        const Tensor changes = scratch.changes.rows(0, search.quantized.groups());
+        return search.quantized.apply_changes(ops, search.changed, changes, search.scores, search.selected);
+    }
+    const int beam = search.settings.beam > 0 ? search.settings.beam : search.quantized.codes_per_group() > 1 ? 5 : 1;
+    search.quantized.assign(ops, search.changed, search.target, search.selected, beam);
+    if (search.settings.force_codes) {
+        search.quantized.assign_different(ops, search.changed, search.target, search.selected);
+    }
+    if (search.settings.strategy == Strategy::stochastic_rounding) round_by_chance(search, scratch);
+}
+
+/// Takes back what is beyond the budget (of several candidates, those stay that gain most) and the trust ratio.
+void bound(const Search& search, const VScratch& scratch, Tensor weight) {
+    const std::int64_t count = search.selected.elements();
+    const bool within_ratio = search.settings.trust_ratio > 0;
+    if (!within_ratio && count <= search.turn.budget) return;
+    Ops& ops = search.ops;
+    const Tensor distance = scratch.distance.rows(0, count);
+    if (search.settings.candidates > 1) {
+        search.quantized.code_distance(ops, distance, search.target, search.selected);
+        ops.scatter_difference(search.scores, scratch.old_distance.rows(0, count), distance, search.selected);
+    }
+    if (within_ratio) {
+        search.quantized.code_change(ops, distance, search.saved, search.selected);
+        ops.sum_of_squares(scratch.weight_squares, weight);
+    }
+    ops.bound_changes(search.changed, within_ratio ? distance : Tensor{}, search.scores, search.selected,
+                      scratch.weight_squares, search.settings.trust_ratio, search.turn.budget);
+    search.quantized.restore_codes(ops, search.saved, search.selected, search.changed);
+}
+
+void gather_everyone(Ops& ops, const Representation& quantized, Tensor codes, const VScratch& scratch) {
+    const Tensor everyone = scratch.everyone.rows(0, quantized.groups());
+    ops.round_robin(everyone, 0, quantized.groups());
+    quantized.gather_codes(ops, codes, everyone);
+}
+
+void record(const Search& search, const VState& state, const VScratch& scratch) {
+    Ops& ops = search.ops;
+    ops.count_flags(state.changed, search.changed);
+    const Tensor product = scratch.distance.rows(0, search.selected.elements());
+    search.quantized.code_product(ops, product, search.turn.gradient, search.saved, search.selected);
+    ops.sum(state.predicted, product);
+    if (state.history.empty()) return;
+    gather_everyone(ops, search.quantized, state.now, scratch);
+    const std::int64_t groups = search.quantized.groups();
+    ops.note_returns(scratch.flags.rows(0, groups), state.history, state.now, state.before,
+                     scratch.everyone.rows(0, groups));
+    ops.count_flags(state.returned, scratch.flags.rows(0, groups));
+}
+
+}  // namespace
 
 VState allocate_v_state(Arena& arena, const Matrix& matrix, const TuneSettings& settings) {
     VState state;
     state.second_moment = arena.allocate("second moment of codes", matrix.weight.dtype, {matrix.rows, matrix.columns});
-    if (settings.strategy == Strategy::pv_ste) {
+    if (settings.straight_through()) {
         state.buffer = arena.allocate("straight-through buffers", DType::f32, {matrix.rows, matrix.columns});
+    }
+    if (settings.v_every > 1) {
+        state.mean_gradient = arena.allocate("mean gradients", DType::f32, {matrix.rows, matrix.columns});
+    }
+    if (settings.measure_v) {
+        const Representation& quantized = *matrix.quantized;
+        for (Tensor* codes : {&state.history, &state.before, &state.now}) {
+            *codes = arena.allocate("codes of earlier steps", quantized.code_dtype(),
+                                    {quantized.groups(), quantized.codes_per_group()});
+        }
     }
     return state;
 }
@@ -29,66 +150,75 @@ VState allocate_v_state(Arena& arena, const Matrix& matrix, const TuneSettings& 
 VScratch allocate_v_scratch(Arena& arena, const Model& model, const TuneSettings& settings) {
     std::int64_t elements = 0;
     std::int64_t groups = 0;
+    std::int64_t searched = 0;
     std::int64_t code_bytes = 0;
+    const std::int64_t total = model_budget(model, settings);
     for (const Block& block : model.blocks) {
         for (const Matrix& matrix : block.matrices) {
             if (!matrix.quantized) continue;
+            const std::int64_t own = matrix.quantized->groups();
+            const bool shared = settings.subspace == Subspace::layer_budget;
+            const std::int64_t most = shared ? std::min(own, total) : v_budget(own, settings);
             elements = std::max(elements, matrix.rows * matrix.columns);
-            groups = std::max(groups, matrix.quantized->groups());
+            groups = std::max(groups, own);
+            searched = std::max(searched, searched_groups(own, most, settings));
             code_bytes =
                 std::max(code_bytes, matrix.quantized->codes_per_group() * size_of(matrix.quantized->code_dtype()));
         }
     }
-    const std::int64_t chosen = groups > 0 ? subspace_size(groups, settings.tau) : 0;
+    const auto allocate = [&](DType dtype, std::int64_t count) { return arena.allocate("V step", dtype, {count}); };
+    const bool by_chance = settings.subspace == Subspace::sample || settings.subspace == Subspace::random;
+    const bool rounding = settings.strategy == Strategy::stochastic_rounding;
     VScratch scratch;
-    if (settings.strategy == Strategy::pv) scratch.target = arena.allocate("V step", DType::f32, {elements});
-    scratch.scores = arena.allocate("V step", DType::f32, {groups});
-    scratch.selected = arena.allocate("V step", DType::u32, {chosen});
-    scratch.changed = arena.allocate("V step", DType::u8, {chosen});
-    if (settings.trust_ratio > 0) {
-        scratch.saved = arena.allocate("V step", DType::u8, {chosen * code_bytes});
-        scratch.distance = arena.allocate("V step", DType::f32, {chosen});
-        scratch.weight_squares = arena.allocate("V step", DType::f64, {1});
-    }
+    if (!settings.straight_through()) scratch.target = allocate(DType::f32, elements);
+    scratch.scores = allocate(DType::f32, groups);
+    if (by_chance) scratch.keys = allocate(DType::f32, groups);
+    if (settings.subspace == Subspace::eager) scratch.changes = allocate(DType::u32, groups);
+    if (settings.measure_v) scratch.everyone = allocate(DType::u32, groups);
+    if (settings.measure_v) scratch.flags = allocate(DType::u8, groups);
+    scratch.selected = allocate(DType::u32, searched);
+    scratch.changed = allocate(DType::u8, searched);
+    scratch.saved = allocate(DType::u8, searched * code_bytes);
+    if (rounding) scratch.nearest = allocate(DType::u8, searched * code_bytes);
+    scratch.distance = allocate(DType::f32, searched);
+    if (rounding || settings.candidates > 1) scratch.old_distance = allocate(DType::f32, searched);
+    if (settings.trust_ratio > 0) scratch.weight_squares = allocate(DType::f64, 1);
     return scratch;
 }
 
-void start_buffer(Ops& ops, const Matrix& matrix, const VState& state) {
+void start_v_state(Ops& ops, const Matrix& matrix, const VState& state, const VScratch& scratch) {
     if (!state.buffer.empty()) matrix.quantized->dequantize(ops, state.buffer);
+    if (!state.mean_gradient.empty()) ops.fill_zero(state.mean_gradient);
+    if (!state.history.empty()) gather_everyone(ops, *matrix.quantized, state.history, scratch);
 }
 
 void v_step(Ops& ops, Matrix& matrix, const VState& state, const VScratch& scratch, const TuneSettings& settings,
-            Tensor d_weight, double factor, std::int64_t update) {
+            const VTurn& turn) {
     Representation& quantized = *matrix.quantized;
-    const bool straight_through = settings.strategy == Strategy::pv_ste;
-    VStepSettings v;
-    v.rate = static_cast<float>(factor) * (straight_through ? settings.code_rate : settings.subspace_rate);
-    v.beta2 = settings.code_beta2;
-    v.lamb = settings.lamb;
-    v.step = update;
-    const Tensor target = straight_through ? state.buffer : as_matrix(scratch.target, matrix);
-    const Tensor scores = scratch.scores.rows(0, quantized.groups());
-    ops.moment_and_score(target, scores, state.second_moment, d_weight, straight_through ? state.buffer : matrix.weight,
-                         matrix.weight, quantized.group(), v);
-    ops.sum_of_squares(state.score_squares, scores);
-
-    const std::int64_t count = subspace_size(quantized.groups(), settings.tau);
-    const Tensor selected = scratch.selected.rows(0, count);
-    const Tensor changed = scratch.changed.rows(0, count);
-    ops.select_largest(selected, scores);
-    const bool bounded = settings.trust_ratio > 0;
-    const Tensor saved(scratch.saved.data, quantized.code_dtype(), {count, quantized.codes_per_group()});
-    if (bounded) quantized.gather_codes(ops, saved, selected);
-    const int beam = settings.beam > 0 ? settings.beam : quantized.codes_per_group() > 1 ? 5 : 1;
-    quantized.assign(ops, changed, target, selected, beam);
-    if (bounded) {
-        const Tensor distance = scratch.distance.rows(0, count);
-        quantized.code_change(ops, distance, saved, selected);
-        ops.sum_of_squares(scratch.weight_squares, matrix.weight);
-        ops.bound_changes(changed, distance, scores, selected, scratch.weight_squares, settings.trust_ratio);
-        quantized.restore_codes(ops, saved, selected, changed);
+    const std::int64_t groups = quantized.groups();
+    const std::int64_t searched = searched_groups(groups, turn.budget, settings);
+    const Search search{ops,
+                        quantized,
+                        settings,
+                        turn,
+                        settings.straight_through() ? state.buffer : as_matrix(scratch.target, matrix),
+                        scratch.scores.rows(0, groups),
+                        scratch.selected.rows(0, searched),
+                        scratch.changed.rows(0, searched),
+                        codes_of(scratch.saved, quantized, searched)};
+    if (!state.before.empty()) gather_everyone(ops, quantized, state.before, scratch);
+    set_target(search, matrix, state);
+    if (!state.histogram.empty()) ops.score_histogram(state.histogram, search.scores);
+    if (settings.subspace == Subspace::eager) rank_eager_changes(search, state, scratch.changes.rows(0, groups));
+    choose_groups(ops, search.selected, scratch.keys.empty() ? Tensor{} : scratch.keys.rows(0, groups), search.scores,
+                  settings, turn.update, turn.seed);
+    quantized.gather_codes(ops, search.saved, search.selected);
+    if (settings.candidates > 1) {
+        quantized.code_distance(ops, scratch.old_distance.rows(0, searched), search.target, search.selected);
     }
-    ops.count_flags(state.changed, changed);
+    find_codes(search, scratch);
+    bound(search, scratch, matrix.weight);
+    record(search, state, scratch);
 }
 
 }  // namespace pvtune

@@ -32,16 +32,24 @@ TEST(CudaCodeChanges, SaveMeasureAndRestoreAsTheCpuDoes) {
         OwnedTensor change(DType::f32, {count});
         cpu::gather_codes(saved, before.codes, chosen);
         cpu::code_change(change, moved.additive(), saved, chosen);
+        const OwnedTensor dense = random_tensor(DType::f32, {shape.rows, before.columns()}, 7);
+        OwnedTensor product(DType::f32, {count});
+        OwnedTensor distance(DType::f32, {count});
+        cpu::code_product(product, moved.additive(), dense, saved, chosen);
+        cpu::code_distance(distance, moved.additive(), dense, chosen);
         AdditiveMatrix restored = moved;
         cpu::restore_codes(restored.codes, saved, chosen, keep);
 
         const DeviceTensor device_chosen(chosen);
         const DeviceTensor device_keep(keep);
+        const DeviceTensor device_dense(dense);
         for_each_schedule([&] {
             const DeviceMatrix old(before);
             const DeviceMatrix now(moved);
             const DeviceTensor device_saved(shape.codes, {count, shape.books});
             const DeviceTensor device_change(DType::f32, {count});
+            const DeviceTensor device_product(DType::f32, {count});
+            const DeviceTensor device_distance(DType::f32, {count});
             const auto* groups = device_chosen.as<std::uint32_t>();
             old.with_view([&]<class Code>(const AdditiveView<Code>& view) {
                 gather_codes(device_saved.as<Code>(), view.codes, groups, count, shape.books, nullptr);
@@ -49,10 +57,14 @@ TEST(CudaCodeChanges, SaveMeasureAndRestoreAsTheCpuDoes) {
             now.with_view([&]<class Code>(const AdditiveView<Code>& view) {
                 const Code* from = device_saved.as<Code>();
                 code_change(device_change.as<float>(), view, from, groups, count, nullptr);
+                code_product(device_product.as<float>(), view, device_dense.as<float>(), from, groups, count, nullptr);
+                code_distance(device_distance.as<float>(), view, device_dense.as<float>(), groups, count, nullptr);
                 restore_codes(view.codes, from, groups, device_keep.as<std::uint8_t>(), count, shape.books, nullptr);
             });
             EXPECT_TRUE(same_bits(device_saved.download(), saved));
             EXPECT_LT(relative_error(device_change.download(), values_of(change)), 1e-6);
+            EXPECT_LT(relative_error(device_product.download(), values_of(product)), 1e-6);
+            EXPECT_LT(relative_error(device_distance.download(), values_of(distance)), 1e-6);
             EXPECT_TRUE(same_bits(now.codes.download(), restored.codes));
         });
     }
@@ -76,7 +88,7 @@ TEST(CudaBoundChanges, KeepsTheChangesOfTheLargestScores) {
             OwnedTensor weight_squares(DType::f64, {1});
             weight_squares->as<double>()[0] = squares;
             OwnedTensor expected = changed;
-            cpu::bound_changes(expected, change, scores, chosen, weight_squares, ratio);
+            cpu::bound_changes(expected, change, scores, chosen, weight_squares, ratio, count);
             const DeviceTensor device_squares(weight_squares);
             const DeviceTensor device_change(change);
             const DeviceTensor device_scores(scores);
@@ -85,9 +97,34 @@ TEST(CudaBoundChanges, KeepsTheChangesOfTheLargestScores) {
                 const DeviceTensor keep(changed);
                 const DeviceWorkspace workspace(bound_changes_workspace(count));
                 bound_changes(keep.as<std::uint8_t>(), device_change.as<float>(), device_scores.as<float>(),
-                              device_chosen.as<std::uint32_t>(), count, device_squares.as<double>(), ratio,
+                              device_chosen.as<std::uint32_t>(), count, device_squares.as<double>(), ratio, count,
                               workspace.data(), nullptr);
                 EXPECT_TRUE(same_bits(keep.download(), expected)) << count << " changes, share " << share;
+            });
+        }
+    }
+}
+
+TEST(CudaBoundChanges, KeepsAsManyAsMayStay) {
+    for (const std::int64_t count : {1, 40, 9001}) {
+        const std::int64_t groups = 3 * count;
+        std::mt19937 engine(4);
+        OwnedTensor scores(DType::f32, {groups});
+        scores.fill([&] { return static_cast<double>(engine() % 50); });  // ties
+        const OwnedTensor chosen = some_groups(groups);
+        OwnedTensor changed(DType::u8, {count});
+        for (std::int64_t i = 0; i < count; ++i) changed->as<std::uint8_t>()[i] = engine() % 3 == 0 ? 0 : 1;
+        for (const std::int64_t most : {std::int64_t{0}, std::int64_t{1}, count / 3, count}) {
+            OwnedTensor expected = changed;
+            cpu::bound_changes(expected, {}, scores, chosen, {}, 0, most);
+            const DeviceTensor device_scores(scores);
+            const DeviceTensor device_chosen(chosen);
+            for_each_schedule([&] {
+                const DeviceTensor keep(changed);
+                const DeviceWorkspace workspace(bound_changes_workspace(count));
+                bound_changes(keep.as<std::uint8_t>(), nullptr, device_scores.as<float>(),
+                              device_chosen.as<std::uint32_t>(), count, nullptr, 0, most, workspace.data(), nullptr);
+                EXPECT_TRUE(same_bits(keep.download(), expected)) << count << " changes, " << most << " may stay";
             });
         }
     }

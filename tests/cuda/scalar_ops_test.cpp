@@ -2,30 +2,12 @@
 #include "tests/scalar_matrix.h"
 
 #include "host/backend/cpu/quant_ops.h"
-#include "tests/cuda/device_tensors.h"
+#include "tests/cuda/device_scalar.h"
 
 #include <stdexcept>
 
 namespace pvtune::cuda {
 namespace {
-
-/// The matrix on the device.
-struct DeviceScalar {
-    ScalarShape shape;
-    DeviceTensor codes, scales, zeros;
-
-    explicit DeviceScalar(const ScalarMatrix& matrix)
-        : shape(matrix.shape), codes(matrix.codes), scales(matrix.scales), zeros(matrix.zeros) {}
-    ScalarView view() const {
-        return {codes.as<std::uint8_t>(),
-                scales.as<float>(),
-                zeros.as<float>(),
-                shape.rows,
-                shape.columns,
-                shape.group,
-                shape.levels()};
-    }
-};
 
 TEST(CudaDequantizeScalar, HasTheBitsOfTheCpu) {
     for (const ScalarShape& shape : scalar_shapes) {

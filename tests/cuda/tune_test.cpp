@@ -46,6 +46,15 @@ TEST_F(CudaTuning, GivesTheLossesOfTheCpu) {
     for (const Strategy strategy : all_strategies) compare(settings_of(strategy), DType::f32, 1e-4);
 }
 
+TEST_F(CudaTuning, GivesTheLossesOfTheCpuWithEverySubspace) {
+    for (int i = 0; i <= static_cast<int>(Subspace::eager); ++i) {
+        TuneSettings settings = settings_of(Strategy::pv);
+        settings.subspace = static_cast<Subspace>(i);
+        SCOPED_TRACE(name_of(settings.subspace));
+        compare(settings, DType::f32, 1e-3);
+    }
+}
+
 TEST_F(CudaTuning, GivesTheLossesOfTheCpuInBf16) {
     write_models(tied_config, {"aqlm", 2, 4, 4});
     // Every activation may round the other way (2^-9 of itself), and some dozens of them lie between the text and a

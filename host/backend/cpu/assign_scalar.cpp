@@ -9,12 +9,6 @@ namespace {
 
 constexpr std::int64_t weights_per_chunk = 1024;
 
-/// The flat index of the grid of weight `at`.
-std::int64_t grid_of(const ScalarCodes& scalar, std::int64_t at) {
-    const std::int64_t columns = scalar.codes.dim(1);
-    return at / columns * grids_a_row(scalar) + at % columns / scalar.group;
-}
-
 }  // namespace
 
 void assign_scalar(const ScalarCodes& scalar, Tensor changed, Tensor target, Tensor weights) {

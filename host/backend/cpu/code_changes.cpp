@@ -1,10 +1,8 @@
-// Taking a V step back: the codes of chosen groups saved, the distance they moved, and their return.
+// Codes of chosen groups: saved, put back, and what their change does to the weights, to the loss, to a distance.
 #include "host/backend/cpu/chunks.h"
 #include "host/backend/cpu/quant_ops.h"
 
 #include <algorithm>
-#include <numeric>
-#include <vector>
 
 namespace pvtune::cpu {
 
@@ -17,7 +15,14 @@ void gather_codes(Tensor saved, Tensor codes, Tensor groups) {
     });
 }
 
-void code_change(Tensor change, const AdditiveCodes& additive, Tensor saved, Tensor groups) {
+namespace {
+
+constexpr std::int64_t most_group = 16;
+
+/// Calls body(i, at, difference, scale) for every groups[i] = at: difference is the sum of its codewords less that of
+/// saved[i], without the scale.
+template <class Body>
+void for_differences(const AdditiveCodes& additive, Tensor saved, Tensor groups, const Body& body) {
     const std::int64_t row_groups = additive.codes.dim(1);
     const std::int64_t books = additive.codes.dim(2);
     const std::int64_t size = additive.codebooks.dim(1);
@@ -29,35 +34,62 @@ void code_change(Tensor change, const AdditiveCodes& additive, Tensor saved, Ten
             const std::int64_t at = groups.as<std::uint32_t>()[i];
             const Code* now = additive.codes.as<Code>() + at * books;
             const Code* before = saved.as<Code>() + i * books;
-            float squares = 0;
+            float difference[most_group] = {};
             for (std::int64_t e = 0; e < group; ++e) {
-                float difference = 0;
                 for (std::int64_t m = 0; m < books; ++m) {
-                    difference +=
+                    difference[e] +=
                         codebooks[(m * size + now[m]) * group + e] - codebooks[(m * size + before[m]) * group + e];
                 }
-                squares += difference * difference;
             }
-            const float scale = additive.scales.as<float>()[at / row_groups];
-            change.as<float>()[i] = squares * scale * scale;
+            body(i, at, difference, additive.scales.as<float>()[at / row_groups]);
         }
     });
 }
 
-void bound_changes(Tensor keep, Tensor change, Tensor scores, Tensor groups, Tensor weight_squares,
-                   double trust_ratio) {
-    const auto count = static_cast<std::size_t>(groups.elements());
-    const auto* group = groups.as<std::uint32_t>();
-    std::vector<std::size_t> order(count);
-    std::iota(order.begin(), order.end(), 0U);
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-        return scores.as<float>()[group[a]] > scores.as<float>()[group[b]];
+}  // namespace
+
+void code_change(Tensor change, const AdditiveCodes& additive, Tensor saved, Tensor groups) {
+    const std::int64_t group = additive.codebooks.dim(2);
+    for_differences(additive, saved, groups, [&](std::int64_t i, std::int64_t, const float* difference, float scale) {
+        float squares = 0;
+        for (std::int64_t e = 0; e < group; ++e) squares += difference[e] * difference[e];
+        change.as<float>()[i] = squares * scale * scale;
     });
-    double budget = trust_ratio * trust_ratio * *weight_squares.as<double>();
-    for (const std::size_t i : order) {
-        budget -= static_cast<double>(change.as<float>()[i]);
-        if (!(budget >= 0)) keep.as<std::uint8_t>()[i] = 0;
-    }
+}
+
+void code_product(Tensor product, const AdditiveCodes& additive, Tensor matrix, Tensor saved, Tensor groups) {
+    const std::int64_t group = additive.codebooks.dim(2);
+    for_differences(additive, saved, groups,
+                    [&](std::int64_t i, std::int64_t at, const float* difference, float scale) {
+                        const float* gradient = matrix.as<float>() + at * group;
+                        float sum = 0;
+                        for (std::int64_t e = 0; e < group; ++e) sum += gradient[e] * difference[e];
+                        product.as<float>()[i] = sum * scale;
+                    });
+}
+
+void code_distance(Tensor distance, const AdditiveCodes& additive, Tensor target, Tensor groups) {
+    const std::int64_t row_groups = additive.codes.dim(1);
+    const std::int64_t books = additive.codes.dim(2);
+    const std::int64_t size = additive.codebooks.dim(1);
+    const std::int64_t group = additive.codebooks.dim(2);
+    const float* codebooks = additive.codebooks.as<float>();
+    with_code_type(additive.codes.dtype, [&]<class Code>() {
+#pragma omp parallel for schedule(static)
+        for (std::int64_t i = 0; i < groups.elements(); ++i) {
+            const std::int64_t at = groups.as<std::uint32_t>()[i];
+            const Code* codes = additive.codes.as<Code>() + at * books;
+            const float scale = additive.scales.as<float>()[at / row_groups];
+            float squares = 0;
+            for (std::int64_t e = 0; e < group; ++e) {
+                float value = 0;
+                for (std::int64_t m = 0; m < books; ++m) value += codebooks[(m * size + codes[m]) * group + e];
+                const float rest = target.as<float>()[at * group + e] - scale * value;
+                squares += rest * rest;
+            }
+            distance.as<float>()[i] = squares;
+        }
+    });
 }
 
 void restore_codes(Tensor codes, Tensor saved, Tensor groups, Tensor keep) {

@@ -100,6 +100,20 @@ public:
     void scalar_change(Tensor change, const ScalarCodes& scalar, Tensor saved, Tensor weights) override {
         cpu::scalar_change(change, scalar, saved, weights);
     }
+    void scalar_product(Tensor product, const ScalarCodes& scalar, Tensor matrix, Tensor saved,
+                        Tensor weights) override {
+        cpu::scalar_product(product, scalar, matrix, saved, weights);
+    }
+    void scalar_distance(Tensor distance, const ScalarCodes& scalar, Tensor target, Tensor weights) override {
+        cpu::scalar_distance(distance, scalar, target, weights);
+    }
+    void scalar_different(const ScalarCodes& scalar, Tensor changed, Tensor target, Tensor weights) override {
+        cpu::scalar_different(scalar, changed, target, weights);
+    }
+    void scalar_eager_score(Tensor scores, Tensor changes, const ScalarCodes& scalar, Tensor gradient,
+                            Tensor second_moment, float correction, float epsilon) override {
+        cpu::scalar_eager_score(scores, changes, scalar, gradient, second_moment, correction, epsilon);
+    }
     void gather_codes(Tensor saved, Tensor codes, Tensor groups) override { cpu::gather_codes(saved, codes, groups); }
     void code_change(Tensor change, const AdditiveCodes& additive, Tensor saved, Tensor groups) override {
         cpu::code_change(change, additive, saved, groups);
@@ -107,9 +121,45 @@ public:
     void restore_codes(Tensor codes, Tensor saved, Tensor groups, Tensor keep) override {
         cpu::restore_codes(codes, saved, groups, keep);
     }
+    void code_product(Tensor product, const AdditiveCodes& additive, Tensor matrix, Tensor saved,
+                      Tensor groups) override {
+        cpu::code_product(product, additive, matrix, saved, groups);
+    }
+    void code_distance(Tensor distance, const AdditiveCodes& additive, Tensor target, Tensor groups) override {
+        cpu::code_distance(distance, additive, target, groups);
+    }
+    void assign_different(const AdditiveCodes& additive, Tensor changed, Tensor target, Tensor groups) override {
+        cpu::assign_different(additive, changed, target, groups);
+    }
+    void eager_score(Tensor scores, Tensor changes, const AdditiveCodes& additive, Tensor gradient,
+                     Tensor second_moment, float correction, float epsilon) override {
+        cpu::eager_score(scores, changes, additive, gradient, second_moment, correction, epsilon);
+    }
+    void apply_changes(Tensor codes, Tensor changed, Tensor changes, Tensor scores, Tensor groups,
+                       std::int64_t codebook_size) override {
+        cpu::apply_changes(codes, changed, changes, scores, groups, codebook_size);
+    }
     void bound_changes(Tensor keep, Tensor change, Tensor scores, Tensor groups, Tensor weight_squares,
-                       double trust_ratio) override {
-        cpu::bound_changes(keep, change, scores, groups, weight_squares, trust_ratio);
+                       double trust_ratio, std::int64_t most) override {
+        cpu::bound_changes(keep, change, scores, groups, weight_squares, trust_ratio, most);
+    }
+    void sampling_keys(Tensor keys, Tensor scores, float inverse_temperature, std::uint64_t seed) override {
+        cpu::sampling_keys(keys, scores, inverse_temperature, seed);
+    }
+    void round_robin(Tensor indices, std::int64_t first, std::int64_t groups) override {
+        cpu::round_robin(indices, first, groups);
+    }
+    void score_histogram(Tensor histogram, Tensor scores) override { cpu::score_histogram(histogram, scores); }
+    void scatter_difference(Tensor scores, Tensor before, Tensor after, Tensor groups) override {
+        cpu::scatter_difference(scores, before, after, groups);
+    }
+    void keep_by_chance(Tensor keep, Tensor nearest, Tensor second, Tensor groups, float temperature,
+                        std::uint64_t seed) override {
+        cpu::keep_by_chance(keep, nearest, second, groups, temperature, seed);
+    }
+    void rows_differ(Tensor differ, Tensor a, Tensor b) override { cpu::rows_differ(differ, a, b); }
+    void note_returns(Tensor returned, Tensor history, Tensor now, Tensor before, Tensor groups) override {
+        cpu::note_returns(returned, history, now, before, groups);
     }
     void adam(Tensor value, Tensor first_moment, Tensor second_moment, Tensor gradient, Tensor copy, Tensor gate,
               const AdamSettings& settings) override {
@@ -123,7 +173,9 @@ public:
     }
     void select_largest(Tensor indices, Tensor scores) override { cpu::select_largest(indices, scores); }
     void sum_of_squares(Tensor sum, Tensor values) override { *sum.as<double>() = cpu::sum_of_squares(values); }
+    void sum(Tensor total, Tensor values) override { *total.as<double>() = cpu::sum(values); }
     void count_flags(Tensor total, Tensor flags) override { *total.as<std::uint32_t>() = cpu::count_flags(flags); }
+    void add_scaled(Tensor out, Tensor in, float scale) override { cpu::add_scaled(out, in, scale); }
     void convert(Tensor out, Tensor in) override { cpu::convert(out, in); }
     void fill_zero(Tensor out) override { cpu::fill_zero(out); }
 };

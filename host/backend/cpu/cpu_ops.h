@@ -28,6 +28,7 @@ void kl_loss(Tensor loss, Tensor d_logits, Tensor logits, Tensor teacher, float 
 void cross_entropy_loss(Tensor loss, Tensor d_logits, Tensor logits, Tensor targets, float scale);
 void mse_loss(Tensor losses, Tensor d_out, Tensor out, Tensor target, float scale);
 void hessian_accumulate(Tensor hessian, Tensor in);
+void add_scaled(Tensor out, Tensor in, float scale);
 void convert(Tensor out, Tensor in);
 void fill_zero(Tensor out);
 

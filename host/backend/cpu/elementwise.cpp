@@ -3,6 +3,7 @@
 #include "host/backend/cpu/simd.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace pvtune::cpu {
@@ -38,6 +39,14 @@ void column_sum(Tensor d_bias, Tensor d_out) {
     for (std::int64_t part = 0; part < sum_parts; ++part) {
         for (std::int64_t i = 0; i < width; ++i) d_bias.as<float>()[i] += partial[part * width + i];
     }
+}
+
+void add_scaled(Tensor out, Tensor in, float scale) {
+    const std::int64_t count = out.elements();
+    float* y = out.as<float>();
+    const float* x = in.as<float>();
+#pragma omp parallel for simd schedule(static)
+    for (std::int64_t i = 0; i < count; ++i) y[i] = std::fma(scale, x[i], y[i]);
 }
 
 void convert(Tensor out, Tensor in) {

@@ -260,6 +260,26 @@ public:
         cuda::scalar_change(change.as<float>(), view_of(scalar), saved.as<std::uint8_t>(), weights.as<std::uint32_t>(),
                             weights.elements(), stream_);
     }
+    void scalar_product(Tensor product, const ScalarCodes& scalar, Tensor matrix, Tensor saved,
+                        Tensor weights) override {
+        cuda::scalar_product(product.as<float>(), view_of(scalar), matrix.as<float>(), saved.as<std::uint8_t>(),
+                             weights.as<std::uint32_t>(), weights.elements(), stream_);
+    }
+    void scalar_distance(Tensor distance, const ScalarCodes& scalar, Tensor target, Tensor weights) override {
+        cuda::scalar_distance(distance.as<float>(), view_of(scalar), target.as<float>(), weights.as<std::uint32_t>(),
+                              weights.elements(), stream_);
+    }
+    void scalar_different(const ScalarCodes& scalar, Tensor changed, Tensor target, Tensor weights) override {
+        cuda::scalar_different(view_of(scalar), changed.as<std::uint8_t>(), target.as<float>(),
+                               weights.as<std::uint32_t>(), weights.elements(), stream_);
+    }
+    void scalar_eager_score(Tensor scores, Tensor changes, const ScalarCodes& scalar, Tensor gradient,
+                            Tensor second_moment, float correction, float epsilon) override {
+        with_float_type(second_moment.dtype, [&]<class Moment>() {
+            cuda::scalar_eager_score(scores.as<float>(), changes.as<std::uint32_t>(), view_of(scalar),
+                                     gradient.as<float>(), second_moment.as<Moment>(), correction, epsilon, stream_);
+        });
+    }
     void gather_codes(Tensor saved, Tensor codes, Tensor groups) override {
         with_code_type(codes.dtype, [&]<class Code>() {
             cuda::gather_codes<Code>(saved.as<Code>(), codes.as<Code>(), groups.as<std::uint32_t>(), groups.elements(),
@@ -272,11 +292,77 @@ public:
                               groups.elements(), stream_);
         });
     }
+    void code_product(Tensor product, const AdditiveCodes& additive, Tensor matrix, Tensor saved,
+                      Tensor groups) override {
+        with_code_type(additive.codes.dtype, [&]<class Code>() {
+            cuda::code_product(product.as<float>(), view_of<Code>(additive), matrix.as<float>(), saved.as<Code>(),
+                               groups.as<std::uint32_t>(), groups.elements(), stream_);
+        });
+    }
+    void code_distance(Tensor distance, const AdditiveCodes& additive, Tensor target, Tensor groups) override {
+        with_view(additive, [&](auto view) {
+            cuda::code_distance(distance.as<float>(), view, target.as<float>(), groups.as<std::uint32_t>(),
+                                groups.elements(), stream_);
+        });
+    }
+    void assign_different(const AdditiveCodes& additive, Tensor changed, Tensor target, Tensor groups) override {
+        with_view(additive, [&](auto view) {
+            cuda::assign_different(view, changed.as<std::uint8_t>(), target.as<float>(), groups.as<std::uint32_t>(),
+                                   groups.elements(), stream_);
+        });
+    }
+    void eager_score(Tensor scores, Tensor changes, const AdditiveCodes& additive, Tensor gradient,
+                     Tensor second_moment, float correction, float epsilon) override {
+        with_view(additive, [&](auto view) {
+            with_float_type(second_moment.dtype, [&]<class Moment>() {
+                cuda::eager_score(scores.as<float>(), changes.as<std::uint32_t>(), view, gradient.as<float>(),
+                                  second_moment.as<Moment>(), correction, epsilon, stream_);
+            });
+        });
+    }
+    void apply_changes(Tensor codes, Tensor changed, Tensor changes, Tensor scores, Tensor groups,
+                       std::int64_t codebook_size) override {
+        with_code_type(codes.dtype, [&]<class Code>() {
+            cuda::apply_changes(codes.as<Code>(), changed.as<std::uint8_t>(), changes.as<std::uint32_t>(),
+                                scores.as<float>(), groups.as<std::uint32_t>(), groups.elements(),
+                                codes.elements() / scores.elements(), codebook_size, stream_);
+        });
+    }
     void bound_changes(Tensor keep, Tensor change, Tensor scores, Tensor groups, Tensor weight_squares,
-                       double trust_ratio) override {
+                       double trust_ratio, std::int64_t most) override {
         void* scratch = workspace_.get(bound_changes_workspace(groups.elements()));
-        cuda::bound_changes(keep.as<std::uint8_t>(), change.as<float>(), scores.as<float>(), groups.as<std::uint32_t>(),
-                            groups.elements(), weight_squares.as<double>(), trust_ratio, scratch, stream_);
+        cuda::bound_changes(keep.as<std::uint8_t>(), optional_floats(change), scores.as<float>(),
+                            groups.as<std::uint32_t>(), groups.elements(),
+                            change.empty() ? nullptr : weight_squares.as<double>(), trust_ratio, most, scratch,
+                            stream_);
+    }
+    void sampling_keys(Tensor keys, Tensor scores, float inverse_temperature, std::uint64_t seed) override {
+        cuda::sampling_keys(keys.as<float>(), scores.as<float>(), scores.elements(), inverse_temperature, seed,
+                            stream_);
+    }
+    void round_robin(Tensor indices, std::int64_t first, std::int64_t groups) override {
+        cuda::round_robin(indices.as<std::uint32_t>(), indices.elements(), first, groups, stream_);
+    }
+    void score_histogram(Tensor histogram, Tensor scores) override {
+        cuda::score_histogram(histogram.as<std::uint32_t>(), scores.as<float>(), scores.elements(), stream_);
+    }
+    void scatter_difference(Tensor scores, Tensor before, Tensor after, Tensor groups) override {
+        cuda::scatter_difference(scores.as<float>(), before.as<float>(), after.as<float>(), groups.as<std::uint32_t>(),
+                                 groups.elements(), stream_);
+    }
+    void keep_by_chance(Tensor keep, Tensor nearest, Tensor second, Tensor groups, float temperature,
+                        std::uint64_t seed) override {
+        cuda::keep_by_chance(keep.as<std::uint8_t>(), nearest.as<float>(), second.as<float>(),
+                             groups.as<std::uint32_t>(), groups.elements(), temperature, seed, stream_);
+    }
+    void rows_differ(Tensor differ, Tensor a, Tensor b) override {
+        const std::int64_t rows = differ.elements();
+        cuda::rows_differ(differ.as<std::uint8_t>(), a.data, b.data, rows, rows > 0 ? a.bytes() / rows : 0, stream_);
+    }
+    void note_returns(Tensor returned, Tensor history, Tensor now, Tensor before, Tensor groups) override {
+        const std::int64_t rows = groups.elements();
+        cuda::note_returns(returned.as<std::uint8_t>(), history.data, now.data, before.data, groups.as<std::uint32_t>(),
+                           rows, rows > 0 ? now.bytes() / rows : 0, stream_);
     }
     void restore_codes(Tensor codes, Tensor saved, Tensor groups, Tensor keep) override {
         with_code_type(codes.dtype, [&]<class Code>() {
@@ -320,10 +406,17 @@ public:
             cuda::sum_of_squares(sum.as<double>(), values.as<T>(), values.elements(), scratch, stream_);
         });
     }
+    void sum(Tensor total, Tensor values) override {
+        void* scratch = workspace_.get(sum_of_squares_workspace(values.elements()));
+        cuda::sum(total.as<double>(), values.as<float>(), values.elements(), scratch, stream_);
+    }
     void count_flags(Tensor total, Tensor flags) override {
         cuda::count_flags(total.as<std::uint32_t>(), flags.as<std::uint8_t>(), flags.elements(), stream_);
     }
 
+    void add_scaled(Tensor out, Tensor in, float scale) override {
+        cuda::add_scaled(out.as<float>(), in.as<float>(), scale, out.elements(), stream_);
+    }
     void convert(Tensor out, Tensor in) override {
         with_float_type(out.dtype, [&]<class To>() {
             with_float_type(in.dtype,
