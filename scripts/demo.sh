@@ -8,8 +8,9 @@ here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # What the demo runs with; all else is the program's default.
-QUANTIZE_FLAGS=(--representation aqlm --codebooks 2 --code-bits 8 --group 8)
-TUNE_FLAGS=(--strategy pv-ste --steps 40 --batch 2 --ctx 1024 --lr 1e-3 --code-lr 3e-2 --precision bf16 --checkpoint-every 0)
+QUANTIZE_FLAGS=(--representation aqlm --codebooks 2 --code-bits 8 --group 8 --ctx 1024 --block-epochs 1 --precision bf16)
+CALIBRATION_SEQUENCES=32
+TUNE_FLAGS=(--strategy pv-ste --steps 20 --batch 2 --ctx 1024 --lr 1e-3 --code-lr 3e-2 --precision bf16 --checkpoint-every 0)
 EVAL_FLAGS=(--ctx 1024 --precision bf16)
 EVAL_WINDOWS=40
 GENERATE_FLAGS=(--prompt "The history of the city began in")
@@ -121,18 +122,24 @@ phase tokenize-tune "tokens to tune on" \
 phase tokenize-eval "tokens to evaluate on" \
     "$PYTHON" scripts/tokenize.py --tokenizer "$tokenizer" --text "$OUT/eval.txt" --out "$OUT/eval.h5" --json
 
-# A short text has fewer windows than the demo would like.
-tokens=$("$PYTHON" -c 'import glob, json, sys; print(json.load(open(glob.glob(sys.argv[1])[0]))["result"]["tokens"])' \
-    "$OUT/phases/*-tokenize-eval.json")
-windows=$((tokens / 1024 < EVAL_WINDOWS ? tokens / 1024 : EVAL_WINDOWS))
-((windows > 0)) || die "the evaluation text has $tokens tokens, at least 1024 are needed: use a longer text"
+# windows_of PHASE MOST WORDS: a short text has fewer windows of 1024 tokens than the demo would like.
+windows_of() {
+    local tokens
+    tokens=$("$PYTHON" -c 'import glob, json, sys; print(json.load(open(glob.glob(sys.argv[1])[0]))["result"]["tokens"])' \
+        "$OUT/phases/*-$1.json")
+    ((tokens >= 1024)) || die "the text to $3 has $tokens tokens, at least 1024 are needed: use a longer text"
+    echo $((tokens / 1024 < $2 ? tokens / 1024 : $2))
+}
+windows=$(windows_of tokenize-eval "$EVAL_WINDOWS" "evaluate on")
+sequences=$(windows_of tokenize-tune "$CALIBRATION_SEQUENCES" "tune on")
 evaluate=(build/pvtune eval --tokens "$OUT/eval.h5" "${EVAL_FLAGS[@]}" --windows "$windows" --json)
 generate=(build/pvtune generate --tokenizer "$tokenizer" "${GENERATE_FLAGS[@]}")
 
 phase inspect-dense "what the unquantised file holds" build/pvtune inspect "$OUT/model.h5" --json
 phase eval-dense "perplexity of the unquantised model" "${evaluate[@]}" --model "$OUT/model.h5"
-phase quantize "quantise to 2 bits, without calibration" \
-    build/pvtune quantize --model "$OUT/model.h5" "${QUANTIZE_FLAGS[@]}" --out "$OUT/quantized.h5" --json
+phase quantize "quantise to 2 bits, block by block" \
+    build/pvtune quantize --model "$OUT/model.h5" --calibrate "$OUT/tune.h5" --sequences "$sequences" \
+    "${QUANTIZE_FLAGS[@]}" --log "$OUT/quantize.jsonl" --out "$OUT/quantized.h5" --json
 phase inspect-quantized "what the quantised file holds" build/pvtune inspect "$OUT/quantized.h5" --json
 phase eval-quantized "perplexity of the quantised model" "${evaluate[@]}" --model "$OUT/quantized.h5"
 phase generate-quantized "a sample before tuning" "${generate[@]}" --model "$OUT/quantized.h5"
@@ -146,5 +153,5 @@ phase plots "curves" "$PYTHON" scripts/plot.py "$OUT/run.jsonl" --out "$OUT"
 
 echo >&2
 "$PYTHON" scripts/demo_report.py --phases "$OUT/phases" --out "$OUT" --text "$text_words" \
-    --setting quantisation "${QUANTIZE_FLAGS[*]}" --setting tuning "${TUNE_FLAGS[*]}" \
+    --setting quantisation "${QUANTIZE_FLAGS[*]} --sequences $sequences" --setting tuning "${TUNE_FLAGS[*]}" \
     --setting evaluation "${EVAL_FLAGS[*]} --windows $windows"

@@ -135,8 +135,8 @@ def markdown(report: Record) -> str:
     steps = f"{tuning.get('steps')} steps" + (f" of {per_step:.2f} s" if isinstance(per_step, (int, float)) else "")
     return f"""# A 2-bit SmolLM2-135M, PV-tuned
 
-The model was quantised to {report['bits_per_weight']:.3f} bits a weight without calibration, which wrecks it, and then tuned
-for {steps} with PV-Tuning, codes included.
+The model was quantised to {report['bits_per_weight']:.3f} bits a weight, block by block, and then tuned end to end for
+{steps} with PV-Tuning, codes included.
 
 | model | bits a weight | file | perplexity | seconds | peak memory |
 | --- | ---: | ---: | ---: | ---: | ---: |
