@@ -41,7 +41,9 @@ LDLIBS := -ldnnl $(shell pkg-config --libs hdf5 2>/dev/null) -lxxhash
 CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(shell command -v nvcc 2>/dev/null))
 CUDA ?= $(if $(CUDA_HOME),$(if $(wildcard /dev/nvidia0)$(filter device,$(VARIANT)),1))
 CUDA_BACKEND_SOURCES := $(sort $(wildcard host/backend/cuda/*.cpp host/bench/cuda/*.cpp))
-LIBRARY_SOURCES := $(filter-out host/main.cpp $(CUDA_BACKEND_SOURCES),$(shell find host io -name '*.cpp' | sort))
+# The command line is tested as a program: it is built once, for the program alone.
+PROGRAM_SOURCES := host/main.cpp $(sort $(wildcard host/commands/*.cpp))
+LIBRARY_SOURCES := $(filter-out $(PROGRAM_SOURCES) $(CUDA_BACKEND_SOURCES),$(shell find host io -name '*.cpp' | sort))
 ifeq ($(CUDA),1)
 LIBRARY_SOURCES := $(filter-out host/backend/no_cuda.cpp,$(LIBRARY_SOURCES)) $(CUDA_BACKEND_SOURCES) \
     $(sort $(wildcard cuda/*.cpp))
@@ -119,7 +121,7 @@ test: $(SETUP) ## every test, plain, under sanitizers, kernels for races; ends w
 	@scripts/test.sh
 
 .PHONY: tests
-tests: $(TESTS) $(EMULATED_TESTS) $(EMULATED)/pvtune
+tests: $(TESTS) $(EMULATED_TESTS) $(if $(filter release,$(VARIANT)),$(EMULATED)/pvtune)
 
 .PHONY: race
 race: $(RACE_TESTS) ## build the tests of kernels with the race detector, under build/race
@@ -191,7 +193,7 @@ $(OUT)/libpvtune.a: $(LIBRARY_OBJECTS)
 	@rm -f $@
 	@ar rcs $@ $^
 
-$(BINARY): $(OUT)/host/main.o $(OUT)/libpvtune.a
+$(BINARY): $(PROGRAM_SOURCES:%.cpp=$(OUT)/%.o) $(OUT)/libpvtune.a
 	@echo "link $@"
 	@$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
@@ -216,7 +218,7 @@ $(RACE_TESTS): build/race/%: $(EMULATED)/%.o $(EMULATED)/libbackend.a $(RACE_KER
 
 # The whole program with the CUDA backend on the emulated device. The backend's objects come as such and before the
 # library, which holds a stand-in for them.
-$(EMULATED)/pvtune: $(OUT)/host/main.o $(CUDA_BACKEND_SOURCES:%.cpp=$(EMULATED)/%.o) $(EMULATED)/libkernels.a $(EMULATED)/libemulation.a \
+$(EMULATED)/pvtune: $(PROGRAM_SOURCES:%.cpp=$(OUT)/%.o) $(CUDA_BACKEND_SOURCES:%.cpp=$(EMULATED)/%.o) $(EMULATED)/libkernels.a $(EMULATED)/libemulation.a \
     $(OUT)/libpvtune.a
 	@echo "link $@"
 	@$(CXX) $(LDFLAGS) -o $@ $^ -lboost_context $(LDLIBS)
