@@ -4,6 +4,7 @@
 #include "host/quant/additive.h"
 #include "host/quant/initialize.h"
 #include "host/quant/kmeans.h"
+#include "host/quant/quantize_matrix.h"
 #include "tests/files.h"
 #include "tests/tensors.h"
 
@@ -226,7 +227,7 @@ protected:
 
     void write(bool exact) {
         const std::vector<float> weight = gaussian(6 * 32, 13);
-        original = quantize_additive(*backend, "w", weight, 6, 32, {"aqlm", 2, 5, 8}, 1);
+        original = quantize_matrix(*backend, "w", weight, 6, 32, {"aqlm", 2, 5, 8}, 1, {});
         StoreWriter store(path, "weights", "test");
         original->save(*backend, store, "/tensors/w", exact);
         store.commit();
