@@ -192,6 +192,10 @@ void run(const CommonOptions& common, QuantizeOptions options) {
     const ModelConfig config = read_config(model);
     TokenText text;
     if (calibrated) {
+        if (options.calibrate.length > config.max_positions) {
+            throw Error("--ctx " + std::to_string(options.calibrate.length) + ": the model has " +
+                        std::to_string(config.max_positions) + " positions: use a smaller one");
+        }
         const std::int64_t tokens = options.calibrate.sequences * options.calibrate.length;
         text = read_tokens(options.tokens, config.vocabulary, tokens, tokens);
         if (!text.warning.empty()) message(common, "warning: " + text.warning);

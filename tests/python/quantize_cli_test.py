@@ -116,7 +116,8 @@ class Refusing(CalibrateTest):
     def test_impossible_runs(self) -> None:
         out = self.here / "q.h5"
         for changes, words in (({"sequences": 100}, "700"), ({"calibrate": self.here / "none.h5"}, "none.h5"),
-                               ({"ctx": 1}, "--ctx"), ({"block_held_out": 1}, "--block-held-out"),
+                               ({"ctx": 1}, "--ctx"),
+                               ({"ctx": 256, "sequences": 2}, "128 positions"), ({"block_held_out": 1}, "--block-held-out"),
                                ({"block_targets": "x"}, "--block-targets"), ({"model": self.quantized}, "quantised")):
             with self.subTest(changes):
                 done = self.calibrate(out, "--quiet", **changes)
