@@ -91,19 +91,20 @@ struct Calibration {
 };
 
 /// Hidden states behind the embedding.
-void embed(Backend& backend, const CalibrateJob& job, const ModelConfig& config, ActivationStream& states) {
-    // A backend of its own, so that the embedding's memory goes when this is done.
+void embed(const Calibration& run, ActivationStream& states) {
+    const CalibrateJob& job = run.job;
+    const ModelConfig& config = run.config;
     const std::int64_t length = job.settings.length;
     const std::vector<float> table =
         read_dense(*job.model, "model.embed_tokens.weight", {config.vocabulary, config.width});
     std::vector<float> rows(static_cast<std::size_t>(length * config.width));
-    const Tensor part = backend.arena().allocate("hidden states", job.settings.precision, {length, config.width});
+    const Tensor part = first_sequences(run.work, config, 1).in;
     for (std::int64_t sequence = 0; sequence < job.settings.sequences; ++sequence) {
         for (std::int64_t t = 0; t < length; ++t) {
             const std::uint32_t token = job.tokens[static_cast<std::size_t>(sequence * length + t)];
             std::copy_n(table.begin() + token * config.width, config.width, rows.begin() + t * config.width);
         }
-        upload_as(backend, part, rows);
+        upload_as(run.backend, part, rows);
         states.write(sequence, 1, part);
     }
 }
@@ -233,9 +234,9 @@ QuantizeResult calibrate_model(Backend& backend, const CalibrateJob& job,
     };
     const auto states = stream("/states.h5");    // of the quantised model
     const auto targets = stream("/targets.h5");  // of the unquantised one, or of the unquantised block
-    embed(backend, job, config, *states);
+    embed(run, *states);
     const bool follow_dense = settings.dense_targets && settings.block.epochs > 0;
-    if (follow_dense) embed(backend, job, config, *targets);
+    if (follow_dense) embed(run, *targets);
 
     QuantizeResult result;
     Random seeds(job.seed);

@@ -241,11 +241,12 @@ void add_calibration(CLI::App& command, QuantizeOptions& options) {
     const auto add = [&](const char* name, auto& value, const char* text) {
         return command.add_option(name, value, text)->capture_default_str()->group(group);
     };
-    command
-        .add_option("--calibrate", options.tokens,
-                    "tokens file: quantise block by block for the inputs that this text gives each matrix")
-        ->type_name("FILE")
-        ->group(group);
+    auto* calibrate =
+        command
+            .add_option("--calibrate", options.tokens,
+                        "tokens file: quantise block by block for the inputs that this text gives each matrix")
+            ->type_name("FILE")
+            ->group(group);
     add("--sequences", settings.sequences, "sequences of the text")->check(count);
     add("--ctx", settings.length, "tokens a sequence")->check(CLI::Range(std::int64_t{2}, std::int64_t{1} << 30));
     add("--block-epochs", settings.block.epochs,
@@ -265,6 +266,7 @@ void add_calibration(CLI::App& command, QuantizeOptions& options) {
     command
         .add_flag("--resume", options.resume,
                   "go on behind the finished blocks in OUT.calibration; the result has the same bits")
+        ->needs(calibrate)
         ->group(group);
 }
 

@@ -124,6 +124,9 @@ class Refusing(CalibrateTest):
                 self.assertEqual(done.returncode, 2, done.stderr)
                 self.assertIn(words, done.stderr)
                 self.assertEqual(list(self.here.iterdir()), [])
+        done = self.calibrate(out, "--quiet", "--resume", calibrate=None)
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn("--calibrate", done.stderr)
 
 
 if __name__ == "__main__":
