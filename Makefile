@@ -227,7 +227,8 @@ $(EMULATED)/libkernels.a: $(KERNEL_SOURCES:%.cu=$(EMULATED)/%.o)
 build/race/libkernels.a: $(KERNEL_SOURCES:%.cu=build/race/%.o)
 $(EMULATED)/libemulation.a: $(EMULATION_SOURCES:%.cpp=$(EMULATED)/%.o)
 $(EMULATED)/libbackend.a: $(CUDA_BACKEND_SOURCES:%.cpp=$(EMULATED)/%.o)
-$(OUT)/liboracles.a: $(filter-out %/cpu_backend.o,$(filter $(OUT)/host/backend/cpu/%,$(LIBRARY_OBJECTS)))
+$(OUT)/liboracles.a: $(OUT)/host/backend/hadamard.o \
+    $(filter-out %/cpu_backend.o,$(filter $(OUT)/host/backend/cpu/%,$(LIBRARY_OBJECTS)))
 $(EMULATED)/libkernels.a build/race/libkernels.a $(EMULATED)/libemulation.a $(EMULATED)/libbackend.a $(OUT)/liboracles.a:
 	@rm -f $@
 	@ar rcs $@ $^

@@ -272,6 +272,73 @@ void rows_differ(std::uint8_t* differ, const std::byte* a, const std::byte* b, s
 void note_returns(std::uint8_t* returned, std::byte* history, const std::byte* now, const std::byte* before,
                   const std::uint32_t* chosen, std::int64_t rows, std::int64_t row_bytes, Stream stream);
 
+// ---- E8P codes behind Hadamard transforms
+// hadamard.cu
+/// Every row of values [rows, size] becomes its transform (host/backend/hadamard.h), in place: M (x) S with a Sylvester
+/// matrix S of size / order, a power of two, and M = factor [order, order] f32, symmetric. size up to what a block's
+/// shared memory holds: 16384 at least.
+void hadamard_transform(float* values, std::int64_t rows, std::int64_t size, const float* factor, std::int64_t order,
+                        Stream stream);
+/// W = diag(left) H X H diag(right), X[o, g * 8 + i] = scale[0] * decode(codes[o, g])[i] by cuda/e8p.h. codes [rows,
+/// groups, bytes] u8, 2 to 4 bytes a group of 8 weights; left [rows], right [groups * 8] f32.
+struct LatticeView {
+    std::uint8_t* codes = nullptr;
+    const float* scale = nullptr;
+    const float* left = nullptr;
+    const float* right = nullptr;
+    std::int64_t rows = 0, groups = 0, bytes = 0;
+
+    std::int64_t columns() const { return groups * 8; }
+};
+/// The dense factor of a transform (host/backend/hadamard.h) in device memory.
+struct DenseFactor {
+    const float* matrix = nullptr;
+    std::int64_t order = 1;
+};
+// lattice_weight.cu
+/// values [rows, columns] = X.
+template <class T>
+void decode_lattice(T* values, const LatticeView& lattice, Stream stream);
+/// weight [rows, columns] = W; of_rows, of_columns: the factors for vectors of `rows` and of `columns` elements.
+template <class T>
+void dequantize_lattice(T* weight, const LatticeView& lattice, const DenseFactor& of_rows,
+                        const DenseFactor& of_columns, void* workspace, Stream stream);
+/// d_weight [rows, columns] becomes H diag(left) d_weight diag(right) H.
+void lattice_code_gradient(float* d_weight, const LatticeView& lattice, const DenseFactor& of_rows,
+                           const DenseFactor& of_columns, void* workspace, Stream stream);
+/// Sets d_scale [1], d_left [rows], d_right [columns] from d_weight [rows, columns].
+void lattice_gradient(float* d_scale, float* d_left, float* d_right, const float* d_weight, const LatticeView& lattice,
+                      const DenseFactor& of_rows, const DenseFactor& of_columns, void* workspace, Stream stream);
+/// Of all three.
+std::size_t lattice_weight_workspace(std::int64_t rows, std::int64_t columns);
+// lattice_gemv.cu
+/// out [rows] = W in + bias, W never in memory; in [columns], bias [rows] f32 may be null.
+template <class T>
+void lattice_gemv(T* out, const T* in, const float* bias, const LatticeView& lattice, const DenseFactor& of_rows,
+                  const DenseFactor& of_columns, void* workspace, Stream stream);
+std::size_t lattice_gemv_workspace(std::int64_t rows, std::int64_t columns);
+// assign_lattice.cu
+/// New codes for the groups chosen[i] (flat index o * groups + g, [count], none twice) of target [rows, columns]: the
+/// E8P point nearest to target / scale, then the nearest to the residual, where that is nearer than the present codes;
+/// changed[i] = it is. The search of host/backend/cpu/e8p_search.cpp: same ties.
+void assign_lattice(const LatticeView& lattice, std::uint8_t* changed, const float* target, const std::uint32_t* chosen,
+                    std::int64_t count, Stream stream);
+/// change[i] = |X_group with the present codes - with saved[i] ([count, bytes])|^2.
+void lattice_change(float* change, const LatticeView& lattice, const std::uint8_t* saved, const std::uint32_t* chosen,
+                    std::int64_t count, Stream stream);
+// lattice_changes.cu
+/// Where changed[i] is 0: of the groups that differ from chosen[i] in one code (E8P or residual) the nearest to target
+/// (ties: in the first code, then as assign_lattice has them), and changed[i] = 1. Unusable targets and scales leave
+/// the group as it is.
+void lattice_different(const LatticeView& lattice, std::uint8_t* changed, const float* target,
+                       const std::uint32_t* chosen, std::int64_t count, Stream stream);
+/// distance[i] = |target_group - X_group|^2; target [rows, columns].
+void lattice_distance(float* distance, const LatticeView& lattice, const float* target, const std::uint32_t* chosen,
+                      std::int64_t count, Stream stream);
+/// product[i] = <matrix_group, X_group with the present codes - with saved[i]>; matrix [rows, columns].
+void lattice_product(float* product, const LatticeView& lattice, const float* matrix, const std::uint8_t* saved,
+                     const std::uint32_t* chosen, std::int64_t count, Stream stream);
+
 // ---- adam.cu
 struct AdamRates {
     float rate = 0, beta1 = 0.9F, beta2 = 0.95F, epsilon = 1e-8F;

@@ -124,6 +124,41 @@ TEST_F(Calibrating, GoesOnBehindTheLastFinishedBlockWithTheSameBits) {
     }
 }
 
+TEST_F(Calibrating, EveryRepresentationTunesItsBlocksAndGoesOnWithTheSameBits) {
+    const QuantizationSpec specs[] = {{"vq", 1, 4, 4}, {"scalar", 1, 3, 0}, {"quip", 1, 2, 8}, {"quip", 1, 3, 8}};
+    for (const QuantizationSpec& spec : specs) {
+        SCOPED_TRACE(spec.representation);
+        CalibrateSettings settings = settings_of();
+        settings.block.epochs = 8;
+        const Run whole = calibrate(settings, spec);
+        int epochs = 0;
+        std::int64_t bits = 0;
+        for (const CalibratedBlock& block : whole.blocks) {
+            EXPECT_LE(block.tuning.after, block.tuning.before);
+            epochs += block.tuning.epochs;
+            for (const QuantizedMatrix& matrix : block.matrices) bits += matrix.bits;
+        }
+        EXPECT_GT(epochs, 0);
+        const StoreReader store(folder_.file("calibrated.h5"), "weights");
+        const auto backend = make_cpu_backend({.threads = 1});
+        std::int64_t stored_bits = 0;
+        const Model model = load_model(*backend, store, DType::f32, length, Residency::all);
+        for (const Block& block : model.blocks) {
+            for (const Matrix& matrix : block.matrices) stored_bits += matrix.quantized->bits();
+        }
+        EXPECT_EQ(bits, stored_bits);
+        EXPECT_THROW(calibrate(settings, spec, false, 1), Stop);
+        const Run resumed = calibrate(settings, spec, true);
+        EXPECT_EQ(resumed.hash, whole.hash);
+        for (std::size_t i = 0; i < whole.blocks.size(); ++i) {
+            EXPECT_EQ(resumed.blocks[i].resumed, i == 0);
+            for (std::size_t m = 0; m < matrices_per_block; ++m) {
+                EXPECT_EQ(resumed.blocks[i].matrices[m].bits, whole.blocks[i].matrices[m].bits);
+            }
+        }
+    }
+}
+
 TEST_F(Calibrating, RefusesBlocksOfAnotherRunAndDamagedOnes) {
     CalibrateSettings settings = settings_of();
     EXPECT_THROW(calibrate(settings, {"aqlm", 2, 4, 4}, false, 2), Stop);

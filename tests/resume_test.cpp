@@ -61,6 +61,19 @@ TEST_F(Resuming, EverySubspaceGoesOnWithTheSameBits) {
     }
 }
 
+TEST_F(Resuming, QuipToo) {
+    write_models(untied_config, {"quip", 1, 3, 8});
+    for (const Strategy strategy : all_strategies) {
+        const TuneSettings settings = settings_of(strategy);
+        Session straight(folder_, settings);
+        straight.run_to(6, text_of(10));
+        Session resumed(folder_, settings, {.checkpoint = checkpoint(settings)});
+        resumed.run_to(6, text_of(10));
+        EXPECT_EQ(save_model(straight), save_model(resumed)) << name_of(strategy);
+        EXPECT_EQ(state_hash(straight), state_hash(resumed)) << name_of(strategy);
+    }
+}
+
 TEST_F(Resuming, RefusesOtherSettingsAndSources) {
     const TuneSettings settings = settings_of(Strategy::pv_ste);
     const std::string path = checkpoint(settings);

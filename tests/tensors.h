@@ -55,6 +55,9 @@ public:
             case DType::u32:
                 tensor_.as<std::uint32_t>()[i] = static_cast<std::uint32_t>(value);
                 break;
+            case DType::u8:
+                tensor_.as<std::uint8_t>()[i] = static_cast<std::uint8_t>(value);
+                break;
             default:
                 FAIL() << "no such elements in tests";
         }

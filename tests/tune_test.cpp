@@ -243,6 +243,44 @@ TEST_F(Tuning, TheLedgerMeasuresWhatVStepsSave) {
     }
 }
 
+TEST_F(Tuning, QuipLearnsInItsCodeSpace) {
+    for (const int bits : {2, 4}) {
+        write_models(untied_config, {"quip", 1, bits, 8});
+        for (const Strategy strategy : all_strategies) {
+            TuneSettings settings = quick(strategy);
+            // The more bits, the nearer the next code.
+            settings.code_rate = bits == 2 ? 0.1F : 0.02F;
+            settings.subspace_rate = bits == 2 ? 0.3F : 0.03F;
+            // Its steps do not add up: those that reach another code are too large for all weights at once.
+            const bool naive = strategy == Strategy::naive_linearized;
+            if (naive) settings.code_rate = bits == 2 ? 0.3F : 0.05F;
+            if (strategy == Strategy::pv) settings.trust_ratio = 0.2;
+            Session session(folder_, settings);
+            const auto reports = session.run_to(10, text_of(4));
+            if (!naive) {
+                EXPECT_LT(reports[9].loss, reports[0].loss) << name_of(strategy);
+            }
+            std::int64_t changed = 0;
+            for (const StepReport& report : reports) changed += report.changed;
+            EXPECT_EQ(changed == 0, strategy == Strategy::continuous) << name_of(strategy);
+        }
+    }
+}
+
+TEST_F(Tuning, QuipHasEverySubspaceButEager) {
+    write_models(untied_config, {"quip", 1, 2, 8});
+    TuneSettings settings = quick(Strategy::pv);
+    settings.subspace = Subspace::eager;
+    EXPECT_ERROR(Session(folder_, settings), "--subspace eager", "quip");
+    settings.subspace = Subspace::topk;
+    settings.force_codes = true;
+    settings.measure_v = true;
+    Session session(folder_, settings);
+    const StepReport report = session.run_to(1, text_of(4))[0];
+    EXPECT_EQ(report.changed, report.selected);
+    EXPECT_TRUE(report.measured_change.has_value());
+}
+
 TEST_F(Tuning, DenseParametersStayWhenTheyAreNotTrained) {
     TuneSettings settings = quick(Strategy::pv_ste);
     settings.train_dense = false;

@@ -104,8 +104,9 @@ protected:
     /// Made once a config and spec, for all tests.
     void write_models(const char* config, const QuantizationSpec& spec) {
         static TemporaryFolder cache;
-        const std::string key = std::string(config == tied_config ? "tied" : "untied") +
-                                std::to_string(spec.codebooks) + std::to_string(spec.group);
+        const std::string key = std::string(config == tied_config ? "tied" : "untied") + spec.representation +
+                                std::to_string(spec.codebooks) + "x" + std::to_string(spec.code_bits) + "g" +
+                                std::to_string(spec.group);
         const auto copy = [&](const std::string& name) {
             std::filesystem::copy(cache.file(key + name), folder_.file(name),
                                   std::filesystem::copy_options::overwrite_existing);

@@ -31,6 +31,15 @@ struct ScalarCodes {
     std::int64_t levels = 0;  ///< codes are below
 };
 
+/// Codes and continuous parameters of QuIP#: W = diag(left) H X H diag(right) with H the transforms of
+/// host/backend/hadamard.h and X[o, g*8 + i] = scale * decode(codes[o, g])[i] by the codebooks of cuda/e8p.h.
+struct LatticeCodes {
+    Tensor codes;  ///< [out, in / 8, bytes] u8: 2 bytes a group for 2 bits a weight, 3 for 3, 4 for 4
+    Tensor scale;  ///< [1] f32
+    Tensor left;   ///< [out] f32: signs, relaxed to reals by tuning
+    Tensor right;  ///< [in] f32
+};
+
 struct AdamSettings {
     float rate = 0;
     float beta1 = 0.9F;
@@ -217,6 +226,33 @@ public:
     /// history [groups, ...] holds what each group had before its last change. For every i with now[i] != before[i]
     /// (rows of any type): returned[i] (u8) = now[i] is history[groups[i]], which becomes before[i]; else 0.
     virtual void note_returns(Tensor returned, Tensor history, Tensor now, Tensor before, Tensor groups) = 0;
+
+    // ---- E8P codes behind Hadamard transforms
+    /// Every vector of the last dimension of values (f32) becomes its transform (host/backend/hadamard.h), in place.
+    virtual void hadamard_transform(Tensor values) = 0;
+    /// values [out, in] f32 or bf16 = X.
+    virtual void decode_lattice(Tensor values, const LatticeCodes& lattice) = 0;
+    /// weight [out, in] f32 or bf16 = W.
+    virtual void dequantize_lattice(Tensor weight, const LatticeCodes& lattice) = 0;
+    /// out [1, rows] = in [1, columns] * W^T + bias [rows] f32 (may be empty): in is transformed, multiplied with the
+    /// decoded codes, transformed again. in and out f32 or bf16.
+    virtual void linear_from_lattice(Tensor out, Tensor in, const LatticeCodes& lattice, Tensor bias) = 0;
+    /// Sets the gradients of scale, left and right (f32) from d_weight f32 [out, in].
+    virtual void lattice_gradient(Tensor d_scale, Tensor d_left, Tensor d_right, Tensor d_weight,
+                                  const LatticeCodes& lattice) = 0;
+    /// d_weight f32 [out, in], the gradient of W, becomes that of X: H diag(left) d_weight diag(right) H.
+    virtual void lattice_code_gradient(Tensor d_weight, const LatticeCodes& lattice) = 0;
+    /// New codes for the groups groups[i] (as for assign_additive): the nearest E8P point to target / scale (target f32
+    /// [out, in], of X), then the nearest to the residual; only where that is nearer than the present codes.
+    virtual void assign_lattice(const LatticeCodes& lattice, Tensor changed, Tensor target, Tensor groups) = 0;
+    /// change[i] (f32) = |X_groups[i] with the present codes - with saved[i] (u8 [count, bytes])|^2.
+    virtual void lattice_change(Tensor change, const LatticeCodes& lattice, Tensor saved, Tensor groups) = 0;
+    /// code_product, code_distance and assign_different of X; the changes of one code are those of the first (E8P) and,
+    /// with 3 or 4 bits, of the residual's, the other kept.
+    virtual void lattice_product(Tensor product, const LatticeCodes& lattice, Tensor matrix, Tensor saved,
+                                 Tensor groups) = 0;
+    virtual void lattice_distance(Tensor distance, const LatticeCodes& lattice, Tensor target, Tensor groups) = 0;
+    virtual void lattice_different(const LatticeCodes& lattice, Tensor changed, Tensor target, Tensor groups) = 0;
 
     // ---- optimizer
     /// One Adam (LAMB) update of value with state first_moment, second_moment (all f32, one shape); none unless gate

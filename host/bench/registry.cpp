@@ -23,6 +23,7 @@ Registry bench_registry(const BenchSetting& setting) {
     add_attention_entries(registry, setting);
     add_loss_entries(registry, setting);
     add_additive_entries(registry, setting);
+    add_lattice_entries(registry, setting);
     add_optimizer_entries(registry, setting);
     if (setting.on_cpu) {
         add_cpu_versions(registry, setting);

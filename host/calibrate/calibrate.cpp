@@ -115,18 +115,6 @@ std::string block_file(const CalibrateJob& job, std::int64_t i) {
     return job.folder() + "/block_" + number + ".h5";
 }
 
-/// What is stored in 16 bits is rounded to them, so that a run that goes on and one that resumes see the same values.
-void round_as_stored(Backend& backend, const Block& block) {
-    for (const Matrix& matrix : block.matrices) {
-        for (const ContinuousParameter& parameter : matrix.quantized->parameters()) {
-            std::vector<float> values(static_cast<std::size_t>(parameter.value.elements()));
-            backend.download(values.data(), parameter.value);
-            for (float& value : values) value = to_float(from_float<f16>(value));
-            backend.upload(parameter.value, values.data());
-        }
-    }
-}
-
 void save_block(Calibration& run, const CalibratedBlock& report) {
     Backend& backend = run.backend;
     const Block& block = run.model.blocks.front();
@@ -259,7 +247,12 @@ QuantizeResult calibrate_model(Backend& backend, const CalibrateJob& job,
             start = std::chrono::steady_clock::now();
             report.tuning = tune_block(backend, run.model, i, run.work, run.tune_state, *states, *targets,
                                        settings.sequences, settings.block);
-            round_as_stored(backend, run.model.blocks.front());
+            // A run that goes on and one that resumes see the same values.
+            const Block& block = run.model.blocks.front();
+            for (std::size_t m = 0; m < matrices_per_block; ++m) {
+                block.matrices[m].quantized->round_as_stored(backend);
+                report.matrices[m].bits = block.matrices[m].quantized->bits();
+            }
             prepare_block(backend.ops(), run.model, 0);
             report.tune_seconds = seconds_since(start);
             save_block(run, report);

@@ -44,6 +44,7 @@ QuantizationSpec completed(const QuantizeOptions& options) {
         if (!options.code_bits_given) spec.code_bits = 4;
         if (!options.group_given) spec.group = 128;
     }
+    if (spec.representation == "quip" && !options.code_bits_given) spec.code_bits = 2;
     return spec;
 }
 
@@ -57,6 +58,8 @@ Plan make_plan(const QuantizePlan& found, const QuantizationSpec& spec) {
     constexpr double rounds = 10;
     plan.flops = 2 * rounds * static_cast<double>(found.weights) * spec.codebooks *
                  static_cast<double>(std::int64_t{1} << spec.code_bits);
+    // Two shifts of 256 entries, and half of that or as much again for the residual.
+    if (spec.representation == "quip") plan.flops = 2 * static_cast<double>(found.weights) * 256 * spec.code_bits;
     plan.bytes_read = found.bytes_read;
     plan.bytes_written = found.bytes_written;
     return plan;
@@ -280,30 +283,37 @@ void add_quantize_command(CLI::App& app, CommonOptions& common) {
     command->add_option("--out", options->out, "weights file to write")->type_name("FILE")->required();
     command
         ->add_option("--representation", options->spec.representation,
-                     "aqlm (several codebooks), vq (one) or scalar (a grid of equal steps)")
-        ->check(CLI::IsMember({"aqlm", "vq", "scalar"}))
+                     "aqlm (several codebooks), vq (one), scalar (a grid of equal steps) or quip (E8 lattice behind "
+                     "Hadamard transforms)")
+        ->check(CLI::IsMember({"aqlm", "vq", "scalar", "quip"}))
         ->capture_default_str();
-    auto* codebooks =
-        command->add_option("--codebooks", options->spec.codebooks, "codebooks a matrix, 1..8 (vq: 1; not for scalar)")
-            ->type_name("N")
-            ->capture_default_str();
+    auto* codebooks = command
+                          ->add_option("--codebooks", options->spec.codebooks,
+                                       "codebooks a matrix, 1..8 (vq: 1; not for scalar and quip)")
+                          ->type_name("N")
+                          ->capture_default_str();
     auto* code_bits =
         command
             ->add_option("--code-bits", options->spec.code_bits,
-                         "bits a code: codebooks have 2^N entries, 1..16; scalar grids 2^N values, 2..8 (default 4)")
+                         "bits a code: codebooks have 2^N entries, 1..16; scalar grids 2^N values, 2..8 (default 4); "
+                         "quip: bits a weight, 2..4 (default 2)")
             ->type_name("N")
             ->capture_default_str();
     auto* group = command
                       ->add_option("--group", options->spec.group,
                                    "weights a code stands for: 4, 8 or 16; scalar: columns of a row that share a grid, "
-                                   "32, 64 or 128 (default), or 0 for the whole row")
+                                   "32, 64 or 128 (default), or 0 for the whole row; quip: 8")
                       ->type_name("N")
                       ->capture_default_str();
     add_calibration(*command, *options);
     command->footer(
         "Bits a weight: codebooks * code-bits / group, and a little for codebooks and scales (16 bits a value).\n"
         "2 codebooks of 8 bits over groups of 8 give 2 bits. Scalar: code-bits, and 32 bits for every grid (scale and "
-        "zero);\n3 bits in groups of 128 columns give 3.25. Norms, embedding and head stay as they are.\n"
+        "zero);\n3 bits in groups of 128 columns give 3.25. Quip: code-bits, 32 bits a matrix for its scale, and a bit "
+        "a row "
+        "and\ncolumn for random signs (16 each once tuning has made numbers of them). Norms, embedding and head stay "
+        "as "
+        "they are.\n"
         "Example: pvtune quantize --model model.h5 --representation aqlm --codebooks 2 --code-bits 8 --group 8 "
         "\\\n             --calibrate tokens.h5 --sequences 64 --ctx 1024 --precision bf16 --out q.h5\n"
         "         pvtune quantize --model model.h5 --representation scalar --code-bits 3 --group 128 --out q.h5");

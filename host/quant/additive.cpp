@@ -13,7 +13,7 @@ std::vector<std::uint16_t> read_codes(const StoreReader& store, const std::strin
     const TensorInfo info = store.info(path);
     check_shape(store, path, info, shape);
     if (info.dtype != code_type(code_bits)) {
-        refuse(
+        refuse_part(
             store, path,
             "the type is " + std::string(name_of(info.dtype)) + ", not " + std::string(name_of(code_type(code_bits))));
     }
@@ -27,9 +27,9 @@ std::vector<std::uint16_t> read_codes(const StoreReader& store, const std::strin
     }
     for (std::size_t i = 0; i < codes.size(); ++i) {
         if (codes[i] >> code_bits == 0) continue;
-        refuse(store, path,
-               "code " + std::to_string(codes[i]) + " at " + std::to_string(i) + " is not below the codebook size " +
-                   std::to_string(1 << code_bits));
+        refuse_part(store, path,
+                    "code " + std::to_string(codes[i]) + " at " + std::to_string(i) +
+                        " is not below the codebook size " + std::to_string(1 << code_bits));
     }
     return codes;
 }
@@ -109,15 +109,15 @@ std::unique_ptr<Representation> load_additive(Backend& backend, const StoreReade
     spec.codebooks = static_cast<int>(read_attribute(store, path, "codebooks", 1, 8));
     spec.code_bits = static_cast<int>(read_attribute(store, path, "code_bits", 1, 16));
     if (spec.group != 4 && spec.group != 8 && spec.group != 16) {
-        refuse(store, path, "attribute group is " + std::to_string(spec.group) + ", not 4, 8 or 16");
+        refuse_part(store, path, "attribute group is " + std::to_string(spec.group) + ", not 4, 8 or 16");
     }
     if (columns % spec.group != 0) {
-        refuse(store, path,
-               "attribute columns is " + std::to_string(columns) + ", not a multiple of the group " +
-                   std::to_string(spec.group));
+        refuse_part(store, path,
+                    "attribute columns is " + std::to_string(columns) + ", not a multiple of the group " +
+                        std::to_string(spec.group));
     }
     if ((spec.representation == "vq") != (spec.codebooks == 1)) {
-        refuse(store, path, spec.representation + " with " + std::to_string(spec.codebooks) + " codebooks");
+        refuse_part(store, path, spec.representation + " with " + std::to_string(spec.codebooks) + " codebooks");
     }
     if (backend.arena().planning()) return std::make_unique<AdditiveRepresentation>(backend, rows, columns, spec);
     // Everything is read and checked before the arena grows.

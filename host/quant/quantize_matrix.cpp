@@ -3,6 +3,7 @@
 #include "host/quant/additive.h"
 #include "host/quant/calibrated_additive.h"
 #include "host/quant/gptq.h"
+#include "host/quant/quip.h"
 
 namespace pvtune {
 
@@ -12,6 +13,9 @@ std::unique_ptr<Representation> quantize_matrix(Backend& backend, const std::str
                                                 std::span<const float> hessian, QuantizationReport* report) {
     if (spec.representation == "scalar") {
         return quantize_scalar(backend, name, weight, rows, columns, spec, hessian, report);
+    }
+    if (spec.representation == "quip") {
+        return quantize_quip(backend, name, weight, rows, columns, spec, seed, hessian, report);
     }
     const EncodedMatrix encoded =
         hessian.empty() ? encode_additive(name, weight, rows, columns, spec, seed, report)

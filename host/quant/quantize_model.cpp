@@ -3,6 +3,7 @@
 #include "host/model/model.h"
 #include "host/quant/additive.h"
 #include "host/quant/quantize_matrix.h"
+#include "host/quant/quip.h"
 #include "host/quant/random.h"
 #include "io/error.h"
 
@@ -62,7 +63,12 @@ QuantizePlan plan_quantize(const StoreReader& model, const QuantizationSpec& spe
             continue;
         }
         const bool scalar = spec.representation == "scalar";
-        if (!scalar) check_columns(tensor.name, tensor.shape[1], spec.group);
+        const bool quip = spec.representation == "quip";
+        if (quip) {
+            check_quip_sizes(tensor.name, tensor.shape[0], tensor.shape[1]);
+        } else if (!scalar) {
+            check_columns(tensor.name, tensor.shape[1], spec.group);
+        }
         const std::int64_t bits = bits_of(spec, tensor.shape[0], tensor.shape[1]);
         ++plan.matrices;
         plan.weights += info.elements();
@@ -70,7 +76,7 @@ QuantizePlan plan_quantize(const StoreReader& model, const QuantizationSpec& spe
         plan.largest = std::max(plan.largest, info.elements());
         const std::int64_t code_bytes = spec.code_bits > bits_a_byte ? 2 : 1;
         const std::int64_t codes = scalar ? info.elements() : info.elements() / spec.group * spec.codebooks;
-        plan.bytes_written += bits / bits_a_byte + codes * code_bytes;
+        plan.bytes_written += bits / bits_a_byte + (quip ? 0 : codes * code_bytes);  // quip: counted as stored
     }
     return plan;
 }

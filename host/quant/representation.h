@@ -23,7 +23,7 @@ class Representation {
 public:
     virtual ~Representation() = default;
 
-    virtual std::string name() const = 0;  ///< "vq", "aqlm", "scalar"
+    virtual std::string name() const = 0;  ///< "vq", "aqlm", "scalar", "quip"
     virtual std::int64_t rows() const = 0;
     virtual std::int64_t columns() const = 0;
     virtual std::int64_t group() const = 0;
@@ -41,7 +41,16 @@ public:
     /// Sets gradients[i] (f32, the shape of parameters()[i].value) from d_weight f32 [rows, columns].
     virtual void backward(Ops& ops, std::span<const Tensor> gradients, Tensor d_weight) const = 0;
 
-    /// New codes for the chosen groups, the nearest to target f32 [rows, columns]; groups u32 [n]; changed u8 [n].
+    /// Codes stand for groups of a matrix [rows, columns] that is W itself or (quip) one that W is a linear transform
+    /// of: "code space", where V steps work. decode: what the codes stand for, f32 or bf16; it is W but for those
+    /// others.
+    virtual void decode(Ops& ops, Tensor values) const { dequantize(ops, values); }
+    /// Takes what a V step reads to code space, in place: weight (W) becomes what decode() gives, d_weight (f32) the
+    /// gradient with respect to that.
+    virtual void to_code_space(Ops& /*ops*/, Tensor /*weight*/, Tensor /*d_weight*/) const {}
+
+    /// New codes for the chosen groups, the nearest to target f32 [rows, columns] in code space; groups u32 [n];
+    /// changed u8 [n].
     virtual void assign(Ops& ops, Tensor changed, Tensor target, Tensor groups, int beam) = 0;
 
     /// For taking V steps back: the codes of the chosen groups (saved: code_dtype() [n, codes_per_group()]), how far
@@ -55,16 +64,21 @@ public:
     /// For every groups[i] whose changed[i] (u8) is 0: the nearest codes to target that are not the present ones (of
     /// several codebooks: among the changes of one code); changed[i] = 1.
     virtual void assign_different(Ops& ops, Tensor changed, Tensor target, Tensor groups) = 0;
-    /// distance[i] (f32) = |target - W|^2 of group groups[i], as assign measures it.
+    /// distance[i] (f32) = |target - W|^2 of group groups[i], in code space, as assign measures it.
     virtual void code_distance(Ops& ops, Tensor distance, Tensor target, Tensor groups) const = 0;
-    /// product[i] (f32) = <gradient, W now - W with saved[i]> of group groups[i]; gradient f32 [rows, columns].
+    /// product[i] (f32) = <gradient, W now - W with saved[i]> of group groups[i]; gradient f32 [rows, columns], both in
+    /// code space.
     virtual void code_product(Ops& ops, Tensor product, Tensor gradient, Tensor saved, Tensor groups) const = 0;
+    /// Whether eager_score() is there.
+    virtual bool ranks_changes() const { return true; }
     /// The most eager change of every group (Ops::eager_score): scores f32 [groups], changes u32 [groups] in the
     /// representation's own numbers; and the changes of chosen groups made where their score is above 0 (changed u8).
     virtual void eager_score(Ops& ops, Tensor scores, Tensor changes, Tensor gradient, Tensor second_moment,
                              float correction, float epsilon) const = 0;
     virtual void apply_changes(Ops& ops, Tensor changed, Tensor changes, Tensor scores, Tensor groups) = 0;
 
+    /// Rounds the continuous parameters to what save() keeps of them, so that a matrix that is read back is this one.
+    virtual void round_as_stored(Backend& backend);
     /// Writes the group `path` ("/tensors/<name>") with its attributes and datasets. exact keeps the continuous
     /// parameters in f32 (checkpoints); otherwise they are stored in 16 bits, the precision that bits() counts.
     virtual void save(Backend& backend, StoreWriter& store, const std::string& path, bool exact) const = 0;
@@ -73,9 +87,9 @@ public:
 /// What `quantize` was asked for.
 struct QuantizationSpec {
     std::string representation = "aqlm";
-    int codebooks = 2;  ///< scalar: 1
-    int code_bits = 8;
-    int group = 8;  ///< weights a code stands for; scalar: columns of a grid, 0 for the whole row
+    int codebooks = 2;  ///< scalar, quip: 1
+    int code_bits = 8;  ///< quip: bits a weight
+    int group = 8;      ///< weights a code stands for; scalar: columns of a grid, 0 for the whole row
 };
 
 /// Throws Error when the spec is impossible, naming the flag.

@@ -13,18 +13,12 @@ bool known_group(std::int64_t group) { return group == 0 || group == 32 || group
 
 std::vector<std::uint8_t> read_codes(const StoreReader& store, const std::string& path,
                                      const std::vector<std::int64_t>& shape, int code_bits) {
-    const TensorInfo info = store.info(path);
-    check_shape(store, path, info, shape);
-    if (info.dtype != DType::u8) {
-        refuse(store, path, "the type is " + std::string(name_of(info.dtype)) + ", not u8");
-    }
-    std::vector<std::uint8_t> codes(static_cast<std::size_t>(info.elements()));
-    store.read(path, codes.data(), info.bytes());
+    std::vector<std::uint8_t> codes = read_bytes(store, path, shape);
     for (std::size_t i = 0; i < codes.size(); ++i) {
         if (codes[i] >> code_bits == 0) continue;
-        refuse(store, path,
-               "code " + std::to_string(codes[i]) + " at " + std::to_string(i) + " is not below " +
-                   std::to_string(1 << code_bits));
+        refuse_part(store, path,
+                    "code " + std::to_string(codes[i]) + " at " + std::to_string(i) + " is not below " +
+                        std::to_string(1 << code_bits));
     }
     return codes;
 }
@@ -114,7 +108,7 @@ std::unique_ptr<Representation> load_scalar(Backend& backend, const StoreReader&
     spec.group = static_cast<int>(read_attribute(store, path, "group", 0, 128));
     spec.code_bits = static_cast<int>(read_attribute(store, path, "code_bits", 2, most_code_bits));
     if (!known_group(spec.group)) {
-        refuse(store, path, "attribute group is " + std::to_string(spec.group) + ", not 0, 32, 64 or 128");
+        refuse_part(store, path, "attribute group is " + std::to_string(spec.group) + ", not 0, 32, 64 or 128");
     }
     if (backend.arena().planning()) return std::make_unique<ScalarRepresentation>(backend, rows, columns, spec);
     // Everything is read and checked before the arena grows.

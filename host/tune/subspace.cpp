@@ -1,6 +1,7 @@
 #include "host/tune/subspace.h"
 
 #include "host/quant/random.h"
+#include "io/error.h"
 
 #include <algorithm>
 #include <cmath>
@@ -12,6 +13,17 @@ std::int64_t v_budget(std::int64_t groups, const TuneSettings& settings) {
     if (!settings.has_subspace()) return groups;
     const auto share = static_cast<std::int64_t>(std::ceil(settings.tau * static_cast<double>(groups)));
     return std::clamp<std::int64_t>(share, 1, groups);
+}
+
+void check_subspace(const Model& model, const TuneSettings& settings) {
+    if (settings.subspace != Subspace::eager || settings.strategy != Strategy::pv) return;
+    for (const Block& block : model.blocks) {
+        for (const Matrix& matrix : block.matrices) {
+            if (!matrix.quantized || matrix.quantized->ranks_changes()) continue;
+            throw Error("--subspace eager: " + matrix.name + " is of the representation " + matrix.quantized->name() +
+                        ", whose changes it cannot rank; use --subspace topk");
+        }
+    }
 }
 
 std::int64_t model_budget(const Model& model, const TuneSettings& settings) {

@@ -75,6 +75,7 @@ void Tuner::allocate() {
         blocks_.resize(student_.blocks.size());
         return allocate_record();
     }
+    check_subspace(student_, settings_);
     gradients_ = allocate_gradients(arena, student_);
     if (settings_.moves_codes()) v_scratch_ = allocate_v_scratch(arena, student_, settings_);
 

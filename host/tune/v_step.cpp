@@ -187,7 +187,7 @@ VScratch allocate_v_scratch(Arena& arena, const Model& model, const TuneSettings
 }
 
 void start_v_state(Ops& ops, const Matrix& matrix, const VState& state, const VScratch& scratch) {
-    if (!state.buffer.empty()) matrix.quantized->dequantize(ops, state.buffer);
+    if (!state.buffer.empty()) matrix.quantized->decode(ops, state.buffer);
     if (!state.mean_gradient.empty()) ops.fill_zero(state.mean_gradient);
     if (!state.history.empty()) gather_everyone(ops, *matrix.quantized, state.history, scratch);
 }
@@ -207,6 +207,7 @@ void v_step(Ops& ops, Matrix& matrix, const VState& state, const VScratch& scrat
                         scratch.changed.rows(0, searched),
                         codes_of(scratch.saved, quantized, searched)};
     if (!state.before.empty()) gather_everyone(ops, quantized, state.before, scratch);
+    quantized.to_code_space(ops, matrix.weight, turn.gradient);
     set_target(search, matrix, state);
     if (!state.histogram.empty()) ops.score_histogram(state.histogram, search.scores);
     if (settings.subspace == Subspace::eager) rank_eager_changes(search, state, scratch.changes.rows(0, groups));

@@ -39,7 +39,7 @@ struct VScratch {
 VState allocate_v_state(Arena& arena, const Matrix& matrix, const TuneSettings& settings);
 VScratch allocate_v_scratch(Arena& arena, const Model& model, const TuneSettings& settings);
 
-/// Before the first step: the straight-through buffer starts on the dequantised weights, the history on the codes.
+/// Before the first step: the straight-through buffer starts on what the codes stand for, the history on the codes.
 void start_v_state(Ops& ops, const Matrix& matrix, const VState& state, const VScratch& scratch);
 
 /// What is particular to one V step of one matrix.
@@ -52,7 +52,8 @@ struct VTurn {
 };
 
 /// One V step on a quantised matrix: section 3 of the design, "One PV step", by any strategy of section 4.
-/// matrix.weight must hold the dequantised weights that the gradient was taken at.
+/// matrix.weight must hold the dequantised weights that the gradient was taken at; both are left in code space
+/// (Representation::to_code_space).
 /// Leaves what `state` reports for a look at the end of the tuning step.
 void v_step(Ops& ops, Matrix& matrix, const VState& state, const VScratch& scratch, const TuneSettings& settings,
             const VTurn& turn);

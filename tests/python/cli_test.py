@@ -160,6 +160,23 @@ class Commands(CommandLine):
                                  4, "--out", self.here / "q.h5", "--json"))
         self.assertEqual(result["codebooks"], 1)
 
+    def test_calibration_of_every_representation(self) -> None:
+        for representation, *flags in (("vq", "--group", 4, "--code-bits", 4), ("scalar", "--code-bits", 3),
+                                       ("quip",), ("quip", "--code-bits", 3)):
+            with self.subTest(representation, flags=flags):
+                out, again = self.here / "calibrated.h5", self.here / "again.h5"
+                command = ("quantize", "--model", self.model, "--representation", representation, *flags)
+                calibration = ("--calibrate", self.tokens, "--sequences", 8, "--ctx", 16, "--block-epochs", 2)
+                plain = self.result(run(*command, "--out", again, "--json"))
+                result = self.result(run(*command, *calibration, "--out", out, "--json"))
+                self.assertGreaterEqual(result["bits_per_weight"], plain["bits_per_weight"])
+                self.assertLess(result["relative_output_error"], 1)
+                inspected = self.result(run("inspect", out, "--against", self.model, "--json"))
+                self.assertAlmostEqual(inspected["bits_per_weight"], result["bits_per_weight"], places=6)
+                self.assertEqual(self.result(run(*command, *calibration, "--out", again, "--json"))["content_hash"],
+                                 result["content_hash"])
+                self.result(run("eval", "--model", out, "--tokens", self.tokens, "--ctx", 16, "--json"))
+
     def test_eval(self) -> None:
         for model in (self.model, self.quantized):
             result = self.result(run("eval", "--model", model, "--tokens", self.tokens, "--ctx", 64, "--windows", 3,

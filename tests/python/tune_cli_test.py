@@ -112,6 +112,38 @@ class Running(TuneTest):
                 self.assertGreater(sum(line["codes_changed"] for line in lines), 0)
                 self.assertEqual(len({line["codes_selected"] for line in lines if line["v_step"]}), 1)
 
+    def test_quip_has_no_eager_subspace(self) -> None:
+        quantized, out = self.here / "quip.h5", self.here / "out.h5"
+        self.result(run("quantize", "--model", self.model, "--representation", "quip", "--out", quantized, "--json"))
+        for switches in ((), ("--dry-run",)):
+            self.refused(self.tune(out, *switches, model=quantized, strategy="pv", subspace="eager"),
+                         "--subspace eager", "quip", "topk", nothing_at=out)
+
+    def test_quip_from_quantising_to_evaluation(self) -> None:
+        for bits in (2, 3, 4):
+            with self.subTest(bits):
+                quantized, out = self.here / f"quip{bits}.h5", self.here / f"quip{bits}-tuned.h5"
+                found = self.result(run("quantize", "--model", self.model, "--representation", "quip", "--code-bits",
+                                        bits, "--out", quantized, "--json"))
+                self.assertLess(found["relative_mse"], (0.11, 0.035, 0.011)[bits - 2])
+                inspected = self.result(run("inspect", quantized, "--against", self.model, "--json"))
+                self.assertAlmostEqual(inspected["relative_mse"], found["relative_mse"], places=4)
+                self.assertAlmostEqual(inspected["bits_per_weight"], found["bits_per_weight"], places=6)
+                before = self.result(run("eval", "--model", quantized, "--tokens", self.tokens, "--ctx", 16, "--json"))
+                log = self.here / f"quip{bits}.jsonl"
+                rate = 0.1 if bits == 2 else 0.01  # the more bits, the nearer the next code
+                tuned = run(*self.arguments(out, model=quantized, code_lr=rate, steps=20), "--log", log, "--json")
+                self.assertEqual(self.result(tuned)["steps"], 20)
+                steps = [json.loads(line) for line in log.read_text().splitlines()]
+                self.assertGreater(sum(step.get("codes_changed", 0) for step in steps), 0)
+                losses = [step["loss"] for step in steps if "loss" in step]
+                self.assertLess(losses[-1], losses[0])
+                after = self.result(run("eval", "--model", out, "--tokens", self.tokens, "--ctx", 16, "--json"))
+                self.assertNotEqual(before["nll"], after["nll"])
+                # Numbers in place of signs: 16 bits a row and column.
+                relaxed = self.result(run("inspect", out, "--json"))
+                self.assertGreater(relaxed["bits_per_weight"], inspected["bits_per_weight"])
+
     def test_runs_repeat_and_seeds_differ(self) -> None:
         hashes = [self.result(self.tune(self.here / f"{i}.h5", "--json", steps=2, seed=seed))["content_hash"]
                   for i, seed in enumerate((5, 5, 6))]

@@ -161,6 +161,37 @@ public:
     void note_returns(Tensor returned, Tensor history, Tensor now, Tensor before, Tensor groups) override {
         cpu::note_returns(returned, history, now, before, groups);
     }
+    void hadamard_transform(Tensor values) override { cpu::hadamard_transform(values); }
+    void decode_lattice(Tensor values, const LatticeCodes& lattice) override { cpu::decode_lattice(values, lattice); }
+    void dequantize_lattice(Tensor weight, const LatticeCodes& lattice) override {
+        cpu::dequantize_lattice(weight, lattice);
+    }
+    void linear_from_lattice(Tensor out, Tensor in, const LatticeCodes& lattice, Tensor bias) override {
+        cpu::lattice_gemv(out, in, lattice, bias);
+    }
+    void lattice_gradient(Tensor d_scale, Tensor d_left, Tensor d_right, Tensor d_weight,
+                          const LatticeCodes& lattice) override {
+        cpu::lattice_gradient(d_scale, d_left, d_right, d_weight, lattice);
+    }
+    void lattice_code_gradient(Tensor d_weight, const LatticeCodes& lattice) override {
+        cpu::lattice_code_gradient(d_weight, lattice);
+    }
+    void assign_lattice(const LatticeCodes& lattice, Tensor changed, Tensor target, Tensor groups) override {
+        cpu::assign_lattice(lattice, changed, target, groups);
+    }
+    void lattice_change(Tensor change, const LatticeCodes& lattice, Tensor saved, Tensor groups) override {
+        cpu::lattice_change(change, lattice, saved, groups);
+    }
+    void lattice_product(Tensor product, const LatticeCodes& lattice, Tensor matrix, Tensor saved,
+                         Tensor groups) override {
+        cpu::lattice_product(product, lattice, matrix, saved, groups);
+    }
+    void lattice_distance(Tensor distance, const LatticeCodes& lattice, Tensor target, Tensor groups) override {
+        cpu::lattice_distance(distance, lattice, target, groups);
+    }
+    void lattice_different(const LatticeCodes& lattice, Tensor changed, Tensor target, Tensor groups) override {
+        cpu::lattice_different(lattice, changed, target, groups);
+    }
     void adam(Tensor value, Tensor first_moment, Tensor second_moment, Tensor gradient, Tensor copy, Tensor gate,
               const AdamSettings& settings) override {
         if (!gate.empty() && !std::isfinite(*gate.as<double>())) return;

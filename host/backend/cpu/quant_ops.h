@@ -46,6 +46,19 @@ void keep_by_chance(Tensor keep, Tensor nearest, Tensor second, Tensor groups, f
 void rows_differ(Tensor differ, Tensor a, Tensor b);
 void note_returns(Tensor returned, Tensor history, Tensor now, Tensor before, Tensor groups);
 
+void hadamard_transform(Tensor values);
+void decode_lattice(Tensor values, const LatticeCodes& lattice);
+void dequantize_lattice(Tensor weight, const LatticeCodes& lattice);
+/// Ops::linear_from_lattice.
+void lattice_gemv(Tensor out, Tensor in, const LatticeCodes& lattice, Tensor bias);
+void lattice_gradient(Tensor d_scale, Tensor d_left, Tensor d_right, Tensor d_weight, const LatticeCodes& lattice);
+void lattice_code_gradient(Tensor d_weight, const LatticeCodes& lattice);
+void assign_lattice(const LatticeCodes& lattice, Tensor changed, Tensor target, Tensor groups);
+void lattice_change(Tensor change, const LatticeCodes& lattice, Tensor saved, Tensor groups);
+void lattice_product(Tensor product, const LatticeCodes& lattice, Tensor matrix, Tensor saved, Tensor groups);
+void lattice_distance(Tensor distance, const LatticeCodes& lattice, Tensor target, Tensor groups);
+void lattice_different(const LatticeCodes& lattice, Tensor changed, Tensor target, Tensor groups);
+
 void adam(Tensor value, Tensor first_moment, Tensor second_moment, Tensor gradient, const AdamSettings& settings);
 void moment_and_score(Tensor target, Tensor scores, Tensor second_moment, Tensor d_weight, Tensor base, Tensor current,
                       std::int64_t group, const VStepSettings& settings);

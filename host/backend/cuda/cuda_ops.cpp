@@ -2,6 +2,9 @@
 
 #include "cuda/kernels.h"
 #include "host/backend/dispatch.h"
+#include "host/backend/hadamard.h"
+
+#include <map>
 
 namespace pvtune::cuda {
 
@@ -40,6 +43,36 @@ template <class Body>
 void with_view(const AdditiveCodes& additive, const Body& body) {
     with_code_type(additive.codes.dtype, [&]<class Code>() { body(view_of<Code>(additive)); });
 }
+
+LatticeView view_of(const LatticeCodes& lattice) {
+    LatticeView view;
+    view.codes = lattice.codes.as<std::uint8_t>();
+    view.scale = lattice.scale.as<float>();
+    view.left = lattice.left.as<float>();
+    view.right = lattice.right.as<float>();
+    view.rows = lattice.codes.dim(0);
+    view.groups = lattice.codes.dim(1);
+    view.bytes = lattice.codes.dim(2);
+    return view;
+}
+
+/// The dense factors of Hadamard transforms on the device, made when a size is first met.
+class DenseFactors {
+public:
+    DenseFactor get(std::int64_t size) {
+        const HadamardFactor& factor = hadamard_factor(size);
+        DeviceMemory& memory = made_[size];
+        if (memory.data() == nullptr) {
+            memory = DeviceMemory(factor.matrix.size() * sizeof(float));
+            check(cudaMemcpy(memory.data(), factor.matrix.data(), memory.bytes(), cudaMemcpyHostToDevice),
+                  "the factor of a Hadamard transform");
+        }
+        return {static_cast<const float*>(memory.data()), factor.order};
+    }
+
+private:
+    std::map<std::int64_t, DeviceMemory> made_;
+};
 
 float* optional_floats(Tensor tensor) { return tensor.empty() ? nullptr : tensor.as<float>(); }
 
@@ -371,6 +404,63 @@ public:
         });
     }
 
+    void hadamard_transform(Tensor values) override {
+        const std::int64_t size = values.dim(values.rank - 1);
+        const DenseFactor factor = factors_.get(size);
+        cuda::hadamard_transform(values.as<float>(), values.elements() / size, size, factor.matrix, factor.order,
+                                 stream_);
+    }
+    void decode_lattice(Tensor values, const LatticeCodes& lattice) override {
+        with_float_type(values.dtype,
+                        [&]<class T>() { cuda::decode_lattice(values.as<T>(), view_of(lattice), stream_); });
+    }
+    void dequantize_lattice(Tensor weight, const LatticeCodes& lattice) override {
+        with_lattice(lattice, [&](const auto&... view) {
+            with_float_type(weight.dtype,
+                            [&]<class T>() { cuda::dequantize_lattice(weight.as<T>(), view..., stream_); });
+        });
+    }
+    void linear_from_lattice(Tensor out, Tensor in, const LatticeCodes& lattice, Tensor bias) override {
+        const LatticeView view = view_of(lattice);
+        void* scratch = workspace_.get(lattice_gemv_workspace(view.rows, view.columns()));
+        with_float_type(in.dtype, [&]<class T>() {
+            cuda::lattice_gemv(out.as<T>(), in.as<T>(), optional_floats(bias), view, factors_.get(view.rows),
+                               factors_.get(view.columns()), scratch, stream_);
+        });
+    }
+    void lattice_gradient(Tensor d_scale, Tensor d_left, Tensor d_right, Tensor d_weight,
+                          const LatticeCodes& lattice) override {
+        with_lattice(lattice, [&](const auto&... view) {
+            cuda::lattice_gradient(d_scale.as<float>(), d_left.as<float>(), d_right.as<float>(), d_weight.as<float>(),
+                                   view..., stream_);
+        });
+    }
+    void lattice_code_gradient(Tensor d_weight, const LatticeCodes& lattice) override {
+        with_lattice(lattice,
+                     [&](const auto&... view) { cuda::lattice_code_gradient(d_weight.as<float>(), view..., stream_); });
+    }
+    void assign_lattice(const LatticeCodes& lattice, Tensor changed, Tensor target, Tensor groups) override {
+        cuda::assign_lattice(view_of(lattice), changed.as<std::uint8_t>(), target.as<float>(),
+                             groups.as<std::uint32_t>(), groups.elements(), stream_);
+    }
+    void lattice_change(Tensor change, const LatticeCodes& lattice, Tensor saved, Tensor groups) override {
+        cuda::lattice_change(change.as<float>(), view_of(lattice), saved.as<std::uint8_t>(), groups.as<std::uint32_t>(),
+                             groups.elements(), stream_);
+    }
+    void lattice_product(Tensor product, const LatticeCodes& lattice, Tensor matrix, Tensor saved,
+                         Tensor groups) override {
+        cuda::lattice_product(product.as<float>(), view_of(lattice), matrix.as<float>(), saved.as<std::uint8_t>(),
+                              groups.as<std::uint32_t>(), groups.elements(), stream_);
+    }
+    void lattice_distance(Tensor distance, const LatticeCodes& lattice, Tensor target, Tensor groups) override {
+        cuda::lattice_distance(distance.as<float>(), view_of(lattice), target.as<float>(), groups.as<std::uint32_t>(),
+                               groups.elements(), stream_);
+    }
+    void lattice_different(const LatticeCodes& lattice, Tensor changed, Tensor target, Tensor groups) override {
+        cuda::lattice_different(view_of(lattice), changed.as<std::uint8_t>(), target.as<float>(),
+                                groups.as<std::uint32_t>(), groups.elements(), stream_);
+    }
+
     void adam(Tensor value, Tensor first_moment, Tensor second_moment, Tensor gradient, Tensor copy, Tensor gate,
               const AdamSettings& settings) override {
         const AdamRates rates{settings.rate,    settings.beta1, settings.beta2,
@@ -429,9 +519,18 @@ public:
     }
 
 private:
+    /// Calls body(view, factor of its rows, factor of its columns, workspace).
+    template <class Body>
+    void with_lattice(const LatticeCodes& lattice, const Body& body) {
+        const LatticeView view = view_of(lattice);
+        body(view, factors_.get(view.rows), factors_.get(view.columns()),
+             workspace_.get(lattice_weight_workspace(view.rows, view.columns())));
+    }
+
     Stream stream_;
     Workspace& workspace_;
     Gemm& gemm_;
+    DenseFactors factors_;
 };
 
 }  // namespace
