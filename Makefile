@@ -153,6 +153,10 @@ bench: build ## time the operations of this machine's backends against their lim
 bench-cpu: build ## time a tuning step and an evaluation against PyTorch, in one run
 	@scripts/bench_cpu.sh
 
+.PHONY: comparison
+comparison: build ## representations x strategies on SmolLM2: table and plot in out/comparison; ONLY='aqlm 2' for a part
+	@scripts/comparison.sh $(if $(ONLY),--only '$(ONLY)')
+
 .PHONY: gpu-bundle
 gpu-bundle: $(SETUP) ## a folder and a .tar.xz that check pvtune on another machine with a GPU; CARRY_CUBLAS=1, CARRY_DEMO=1
 	@if [[ ! -x "$(NVCC)" ]]; then echo "gpu-bundle: no nvcc on PATH and none under CUDA_HOME: install the CUDA toolkit" >&2; exit 2; fi
