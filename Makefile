@@ -175,10 +175,8 @@ gpu-check: ## check pvtune on this machine's GPU, with the demo's files if they 
 	@mkdir -p out && cd out && ../build/gpu-bundle/gpu-check --data demo
 
 .PHONY: nightly
-nightly: $(SETUP) ## the tests, the kernels for every architecture, then fuzzing of every reader
-	@$(MAKE) test
-	@$(MAKE) compile-check ARCHITECTURES="80 89 90 100"
-	@scripts/fuzz.sh
+nightly: build ## the reproducibility run: tests, kernels, fuzzers, small real runs; report in out/nightly; ONLY=regex
+	@$(PYTHON) scripts/nightly.py $(if $(ONLY),--only '$(ONLY)')
 
 .PHONY: format
 format: ## format the C++ sources in place
