@@ -69,6 +69,8 @@ void add_scaled(float* out, const float* in, float scale, std::int64_t count, St
 /// out = in, converted.
 template <class To, class From>
 void convert(To* out, const From* in, std::int64_t count, Stream stream);
+/// out = in, each rounded to one of the two bf16 around it with the odds of their distances: chance (seed, i).
+void convert_by_chance(bf16* out, const float* in, std::uint64_t seed, std::int64_t count, Stream stream);
 /// out [tokens, width] += bias [width].
 template <class T>
 void add_bias(T* out, const float* bias, std::int64_t tokens, std::int64_t width, Stream stream);
@@ -359,12 +361,13 @@ struct VStepRates {
 };
 /// v = beta2 v + (1 - beta2) g^2; u = g / (sqrt(v / (1 - beta2^step)) + epsilon); target = base - rate * r * u,
 /// r = |base| / |u| (lamb) or 1; scores[j] = |target_j - current_j|^2 over each group of `group` weights, 1, 4, 8
-/// or 16. base may be target's buffer or current's. target, d_weight [count] f32; second_moment, base, current f32 or
-/// bf16, u from the v that is stored.
+/// or 16. base may be target's buffer or current's. target, d_weight [count] f32; second_moment [count / moment_group],
+/// base, current f32 or bf16, u from the v that is stored. moment_group: 1, or (f32) 4, 8 or 16 neighbours that share
+/// a v, which follows the mean of their g^2.
 template <class Moment, class Base, class Current>
 void moment_and_score(float* target, float* scores, Moment* second_moment, const float* d_weight, const Base* base,
-                      const Current* current, std::int64_t count, std::int64_t group, const VStepRates& rates,
-                      void* workspace, Stream stream);
+                      const Current* current, std::int64_t count, std::int64_t group, std::int64_t moment_group,
+                      const VStepRates& rates, void* workspace, Stream stream);
 std::size_t moment_and_score_workspace(std::int64_t count);
 
 // ---- select_largest.cu

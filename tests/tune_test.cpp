@@ -243,6 +243,20 @@ TEST_F(Tuning, TheLedgerMeasuresWhatVStepsSave) {
     }
 }
 
+TEST_F(Tuning, NarrowStatesLearnAsWell) {
+    TuneSettings settings = quick(Strategy::pv_ste);
+    Session wide(folder_, settings);
+    const auto expected = wide.run_to(30, text_of(4));
+    settings.code_moment = CodeMoment::group;
+    settings.narrow_buffer = true;
+    Session narrow(folder_, settings);
+    const auto got = narrow.run_to(30, text_of(4));
+    EXPECT_EQ(got[0].loss, expected[0].loss);
+    EXPECT_LT(got[29].loss, 0.7 * got[0].loss);
+    EXPECT_NEAR(got[29].loss, expected[29].loss, 0.25 * expected[29].loss);
+    EXPECT_NE(got[29].loss, expected[29].loss);
+}
+
 TEST_F(Tuning, QuipLearnsInItsCodeSpace) {
     for (const int bits : {2, 4}) {
         write_models(untied_config, {"quip", 1, bits, 8});

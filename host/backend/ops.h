@@ -263,7 +263,8 @@ public:
     /// v = beta2 v + (1 - beta2) g^2; u = g / (sqrt(v / (1 - beta2^step)) + epsilon); target = base - rate * r * u with
     /// r = |base| / |u| (lamb) or 1; scores[j] = |target_j - current_j|^2 over each group of `group` weights.
     /// base may be target's own buffer (the straight-through buffer moves) or current (it restarts there).
-    /// second_moment f32 or bf16: u is that of the stored v.
+    /// second_moment f32 or bf16: u is that of the stored v. One v a weight, or (f32) one for every 4, 8 or 16
+    /// neighbours, for which g^2 is the mean of theirs: second_moment's size says which.
     virtual void moment_and_score(Tensor target, Tensor scores, Tensor second_moment, Tensor d_weight, Tensor base,
                                   Tensor current, std::int64_t group, const VStepSettings& settings) = 0;
     /// indices (u32 [count], ascending) of the `count` largest scores f32 [groups]; ties: the lower index first.
@@ -278,6 +279,9 @@ public:
     virtual void add_scaled(Tensor out, Tensor in, float scale) = 0;
     /// out (f32 or bf16) = in (f32 or bf16), element by element.
     virtual void convert(Tensor out, Tensor in) = 0;
+    /// out (bf16) = in (f32), each rounded to one of the two bf16 around it with the odds of their distances, so that
+    /// the mean over seeds is `in`; the chance of element i is that of (seed, i).
+    virtual void convert_by_chance(Tensor out, Tensor in, std::uint64_t seed) = 0;
     virtual void fill_zero(Tensor out) = 0;
 };
 

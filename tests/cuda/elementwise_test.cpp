@@ -52,6 +52,21 @@ TEST(CudaConvert, AgreesWithTheCpu) {
     });
 }
 
+TEST(CudaConvertByChance, HasTheBitsOfTheCpu) {
+    for_each_schedule([] {
+        for (const std::int64_t count : {1, 3, 4, 1029}) {
+            OwnedTensor in = random_tensor(DType::f32, {count}, 1, 1e3);
+            in.set(count / 2, count % 2 == 0 ? INFINITY : NAN);
+            OwnedTensor expected(DType::bf16, {count});
+            cpu::convert_by_chance(expected, in, 12345);
+            const DeviceTensor from(in);
+            const DeviceTensor to(DType::bf16, {count});
+            convert_by_chance(to.as<bf16>(), from.as<float>(), 12345, count, nullptr);
+            EXPECT_TRUE(same_bits(to.download(), expected)) << count;
+        }
+    });
+}
+
 template <class T>
 void expect_add_bias_agrees(std::int64_t tokens, std::int64_t width) {
     const OwnedTensor in = random_tensor(dtype_of<T>, {tokens, width}, 1);

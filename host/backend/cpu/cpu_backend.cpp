@@ -208,6 +208,9 @@ public:
     void count_flags(Tensor total, Tensor flags) override { *total.as<std::uint32_t>() = cpu::count_flags(flags); }
     void add_scaled(Tensor out, Tensor in, float scale) override { cpu::add_scaled(out, in, scale); }
     void convert(Tensor out, Tensor in) override { cpu::convert(out, in); }
+    void convert_by_chance(Tensor out, Tensor in, std::uint64_t seed) override {
+        cpu::convert_by_chance(out, in, seed);
+    }
     void fill_zero(Tensor out) override { cpu::fill_zero(out); }
 };
 

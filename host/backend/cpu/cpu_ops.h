@@ -30,6 +30,7 @@ void mse_loss(Tensor losses, Tensor d_out, Tensor out, Tensor target, float scal
 void hessian_accumulate(Tensor hessian, Tensor in);
 void add_scaled(Tensor out, Tensor in, float scale);
 void convert(Tensor out, Tensor in);
+void convert_by_chance(Tensor out, Tensor in, std::uint64_t seed);
 void fill_zero(Tensor out);
 
 }  // namespace pvtune::cpu

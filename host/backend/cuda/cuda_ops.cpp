@@ -474,11 +474,12 @@ public:
                           Tensor current, std::int64_t group, const VStepSettings& settings) override {
         const VStepRates rates{settings.rate, settings.beta2, settings.epsilon, settings.lamb, settings.step};
         void* scratch = workspace_.get(moment_and_score_workspace(target.elements()));
+        const std::int64_t moment_group = target.empty() ? 1 : target.elements() / second_moment.elements();
         const auto run = [&]<class Moment, class Base>() {
             with_float_type(current.dtype, [&]<class Current>() {
                 cuda::moment_and_score(target.as<float>(), scores.as<float>(), second_moment.as<Moment>(),
                                        d_weight.as<float>(), base.as<Base>(), current.as<Current>(), target.elements(),
-                                       group, rates, scratch, stream_);
+                                       group, moment_group, rates, scratch, stream_);
             });
         };
         with_float_type(second_moment.dtype, [&]<class Moment>() {
@@ -512,6 +513,9 @@ public:
             with_float_type(in.dtype,
                             [&]<class From>() { cuda::convert(out.as<To>(), in.as<From>(), out.elements(), stream_); });
         });
+    }
+    void convert_by_chance(Tensor out, Tensor in, std::uint64_t seed) override {
+        cuda::convert_by_chance(out.as<bf16>(), in.as<float>(), seed, out.elements(), stream_);
     }
     void fill_zero(Tensor out) override {
         if (out.elements() == 0) return;
