@@ -34,6 +34,8 @@ int program(int argc, char** argv) {
     add_bench_command(app, common);
     add_demo_convergence_command(app, common);
     add_common_flags(app, common);
+    add_completion_command(app);
+    add_manual_command(app);
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {

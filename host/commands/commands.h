@@ -37,6 +37,9 @@ void add_generate_command(CLI::App& app, CommonOptions& common);
 void add_inspect_command(CLI::App& app, CommonOptions& common);
 void add_bench_command(CLI::App& app, CommonOptions& common);
 void add_demo_convergence_command(CLI::App& app, CommonOptions& common);
+// These print what the others are, and take no common flags.
+void add_completion_command(CLI::App& app);
+void add_manual_command(CLI::App& app);
 
 /// Adds the common flags to every subcommand that is there.
 void add_common_flags(CLI::App& app, CommonOptions& common);

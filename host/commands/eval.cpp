@@ -125,7 +125,7 @@ void add_eval_command(CLI::App& app, CommonOptions& common) {
     auto options = std::make_shared<EvalOptions>();
     CLI::App* command = app.add_subcommand("eval", "measure a model's perplexity on a text");
     command->add_option("--model", options->model, "weights file, dense or quantised")->type_name("FILE")->required();
-    command->add_option("--tokens", options->tokens, "the text, from scripts/tokenize.py")
+    command->add_option("--tokens", options->tokens, "the text, from scripts/tokenize.py, or a folder of such files")
         ->type_name("FILE")
         ->required();
     command->add_option("--ctx", options->ctx, "tokens a window; windows do not overlap")

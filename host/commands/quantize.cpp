@@ -115,7 +115,8 @@ nlohmann::ordered_json log_line(const QuantizedMatrix& matrix) {
             {"bits_per_weight", static_cast<double>(matrix.bits) / static_cast<double>(matrix.rows * matrix.columns)},
             {"relative_mse", matrix.report.relative_mse()},
             {"relative_output_error", matrix.report.relative_output_error()},
-            {"seconds", matrix.report.seconds}};
+            {"seconds", matrix.report.seconds},
+            {"peak_bytes", peak_memory()}};
 }
 
 nlohmann::ordered_json log_line(const CalibratedBlock& block) {
@@ -244,12 +245,12 @@ void add_calibration(CLI::App& command, QuantizeOptions& options) {
     const auto add = [&](const char* name, auto& value, const char* text) {
         return command.add_option(name, value, text)->capture_default_str()->group(group);
     };
-    auto* calibrate =
-        command
-            .add_option("--calibrate", options.tokens,
-                        "tokens file: quantise block by block for the inputs that this text gives each matrix")
-            ->type_name("FILE")
-            ->group(group);
+    auto* calibrate = command
+                          .add_option("--calibrate", options.tokens,
+                                      "tokens file (or a folder of them): quantise block by block for the inputs that "
+                                      "this text gives each matrix")
+                          ->type_name("FILE")
+                          ->group(group);
     add("--sequences", settings.sequences, "sequences of the text")->check(count);
     add("--ctx", settings.length, "tokens a sequence")->check(CLI::Range(std::int64_t{2}, std::int64_t{1} << 30));
     add("--block-epochs", settings.block.epochs,

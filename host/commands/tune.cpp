@@ -143,6 +143,10 @@ nlohmann::ordered_json log_line(const StepReport& report, const TuneSettings& se
         {"p_seconds", report.p_seconds},
         {"v_seconds", report.v_seconds},
         {"peak_bytes", peak_memory()}};
+    if (report.v_step) {
+        line["codes_changed_by_block"] = report.changed_by_block;
+        line["groups_by_block"] = report.groups_by_block;
+    }
     if (report.measured_change) line["measured_change"] = *report.measured_change;
     if (report.returned) line["codes_returned"] = *report.returned;
     return line;
@@ -373,7 +377,9 @@ void add_tune_command(CLI::App& app, CommonOptions& common) {
         ->type_name("FILE")
         ->required();
     command->add_option("--teacher", options->teacher, "the unquantised weights")->type_name("FILE")->required();
-    command->add_option("--tokens", options->tokens, "text to tune on, from scripts/tokenize.py")
+    command
+        ->add_option("--tokens", options->tokens,
+                     "text to tune on, from scripts/tokenize.py, or a folder of such files")
         ->type_name("FILE")
         ->required();
     command->add_option("--out", options->out, "tuned weights")->type_name("FILE")->required();

@@ -17,7 +17,8 @@ struct TokenText {
     std::string warning;  ///< a line for the user where the tokenizer looks like another model's, else empty
 };
 
-/// Reads a tokens store (its first `most` tokens; 0: all). Throws Error when there are fewer than `least` tokens or one
+/// Reads a tokens store, or those of a folder one after the other in the order of their names (the first `most` tokens;
+/// 0: all). Throws Error when there are fewer than `least` tokens or one
 /// is outside the model's vocabulary.
 TokenText read_tokens(const std::string& path, std::int64_t vocabulary, std::int64_t least, std::int64_t most = 0);
 

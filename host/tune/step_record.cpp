@@ -91,7 +91,19 @@ void Tuner::read_ledger(StepReport& report) {
     const auto sum = [](const auto& values) { return std::accumulate(values.begin(), values.end(), std::int64_t{0}); };
     const auto predicted = downloaded<double>(backend_, predicted_);
     report.predicted_change = std::accumulate(predicted.begin(), predicted.end(), 0.0);
-    report.changed = sum(downloaded<std::uint32_t>(backend_, changed_));
+    const auto changed = downloaded<std::uint32_t>(backend_, changed_);
+    report.changed = sum(changed);
+    report.groups_by_block.resize(blocks_.size());
+    report.changed_by_block.resize(blocks_.size());
+    for (std::size_t i = 0; i < blocks_.size(); ++i) {
+        for (std::size_t j = 0; j < matrices_per_block; ++j) {
+            const VState& v = blocks_[i].matrices[j].v;
+            if (v.second_moment.empty()) continue;
+            report.groups_by_block[i] += student_.blocks[i].matrices[j].quantized->groups();
+            report.changed_by_block[i] +=
+                changed[static_cast<std::size_t>(v.changed.as<std::uint32_t>() - changed_.as<std::uint32_t>())];
+        }
+    }
     if (settings_.measure_v) report.returned = sum(downloaded<std::uint32_t>(backend_, returned_));
     std::vector<std::int64_t> groups;
     for_moving([&](const Matrix& matrix, const MatrixState& state) {

@@ -38,6 +38,7 @@ struct StepReport {
     double rate = 0;        ///< of the P step
     bool v_step = false;    ///< whether this step had V steps; what follows is theirs
     std::int64_t groups = 0, searched = 0, selected = 0, changed = 0;
+    std::vector<std::int64_t> groups_by_block, changed_by_block;  ///< sums over the matrices of a block
     double predicted_change = 0;            ///< of the loss: sum of <gradient, change> over the groups that changed
     std::optional<double> measured_change;  ///< of this batch's loss by the new codes alone (--measure-v)
     std::optional<std::int64_t> returned;   ///< groups back to the codes before their last change (--measure-v)

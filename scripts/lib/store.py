@@ -104,6 +104,10 @@ def content_hash(root: dict[str, Value], datasets: dict[str, tuple[Any, dict[str
         text(path)
         text(_DTYPES[array.dtype.name])
         digest.update(struct.pack(f"<{1 + array.ndim}q", array.ndim, *array.shape))
-        digest.update(xxhash.xxh3_128(array.tobytes()).digest())
+        data = xxhash.xxh3_128()
+        rows = _chunk_rows(array)
+        for first in range(0, array.shape[0], rows):
+            data.update(array[first : first + rows].tobytes())
+        digest.update(data.digest())
         attributes(values)
     return digest.hexdigest()

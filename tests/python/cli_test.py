@@ -187,6 +187,22 @@ class Commands(CommandLine):
             self.assertLessEqual({"seconds", "tokens_per_second", "precision", "device", "peak_bytes"}, result.keys())
             self.assertGreater(result["perplexity"], 1)
 
+    def test_a_folder_of_tokens_is_one_text(self) -> None:
+        shards = self.here / "shards"
+        shards.mkdir()
+        random = np.random.default_rng(1).integers(3, VOCABULARY, 700).tolist()  # as self.tokens
+        for name, part in (("00001.h5", random[300:]), ("00000.h5", random[:300])):
+            tokenize(self.here, self.tokenizer, part, shards / name)
+        command = ("eval", "--model", self.model, "--ctx", 64, "--json", "--tokens")
+        whole, parts = (self.result(run(*command, tokens)) for tokens in (self.tokens, shards))
+        self.assertEqual((parts["nll"], parts["windows"]), (whole["nll"], whole["windows"]))
+        first = self.result(run(*command, shards, "--windows", 3))
+        self.assertEqual((first["windows"], first["tokens_hash"]), (3, parts["tokens_hash"]))
+        tokenize(self.here, write_tokenizer(self.here / "other.json", 60), [5] * 100, shards / "00002.h5")
+        self.refused(run(*command, shards), "00002.h5", "another tokenizer")
+        (self.here / "empty").mkdir()
+        self.refused(run(*command, self.here / "empty"), "a folder without a tokens file")
+
     def test_inspect(self) -> None:
         dense = self.result(run("inspect", self.model, "--json", "--verify"))
         self.assertEqual((dense["kind"], dense["bits_per_weight"], dense["relative_mse"]), ("weights", 32, 0))

@@ -75,6 +75,11 @@ class Running(TuneTest):
                     self.assertLessEqual(line["codes_changed"], line["codes_selected"])
                     self.assertEqual(line["v_step"], strategy != "continuous")
                     self.assertEqual(line["predicted_change"] != 0, line["codes_changed"] > 0)
+                    if line["v_step"]:
+                        self.assertEqual(len(line["groups_by_block"]), 2)
+                        self.assertEqual(sum(line["groups_by_block"]), line["groups"])
+                        self.assertEqual(sum(line["codes_changed_by_block"]), line["codes_changed"])
+                    self.assertEqual("codes_changed_by_block" in line, line["v_step"])
                     self.assertEqual(line["tokens"], line["step"] * 64)
                     parts = sum(line[part + "_seconds"]
                                 for part in ("teacher", "forward", "loss", "backward", "p", "v"))

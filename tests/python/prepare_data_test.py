@@ -1,0 +1,393 @@
+"""scripts/prepare_data.py: sources, ways of sampling, overlap, shards, kill and resume, downloads."""
+
+import collections
+import functools
+import gzip
+import http.server
+import importlib.util
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import unittest
+from pathlib import Path
+from typing import Any, Optional
+from unittest import mock
+
+import h5py
+import numpy
+import tokenizers
+from support import ROOT, ProgramTest, vocabulary, write_tokenizer
+
+import overlap  # noqa: E402  (scripts/lib, on the path through support)
+import sampling  # noqa: E402
+import text_sources  # noqa: E402
+
+WORDS = ["the", "model", "of", "a", "quantised", "weight", "moves", "12", "codes,", "and", "then", "Ünïcödé", "the end.\n"]
+
+
+def text_of(seed: int, words: int) -> str:
+    """Random words."""
+    draw = random.Random(seed)
+    return " ".join(draw.choice(WORDS) for _ in range(words))
+
+
+class PrepareTest(ProgramTest):
+    def setUp(self) -> None:
+        super().setUp()
+        self.tokenizer = self.folder / "tokenizer.json"
+        write_tokenizer(self.tokenizer)
+        self.library = tokenizers.Tokenizer.from_file(str(self.tokenizer))
+        self.texts = [text_of(seed, words) for seed, words in enumerate((40, 5, 300, 90, 1, 500, 60))]
+        self.lines = self.folder / "documents.jsonl"
+        self.lines.write_text("".join(json.dumps({"text": text, "id": 1}) + "\n" for text in self.texts))
+
+    def ids(self, text: str) -> list[int]:
+        return self.library.encode(text, add_special_tokens=False).ids
+
+    def common(self, *arguments: object, out: str = "out.h5") -> tuple[object, ...]:
+        source = () if {"--from", "--dataset"} & set(map(str, arguments)) else ("--from", self.lines)
+        return ("prepare_data.py", *source, "--tokenizer", self.tokenizer, "--out", self.folder / out, *arguments)
+
+    def prepare(self, *arguments: object, out: str = "out.h5") -> dict[str, Any]:
+        return json.loads(self.succeed(*self.common(*arguments, "--json", out=out)).splitlines()[-1])
+
+    def tokens(self, out: str = "out.h5") -> numpy.ndarray:
+        with h5py.File(self.folder / out) as file:
+            return file["/tokens"][:]
+
+
+class Sources(PrepareTest):
+    def test_plain_text_as_tokenize_does(self) -> None:
+        text = self.folder / "a.txt"
+        text.write_bytes("the cat\r\nÜnïcödé 日本\n\n the end".encode() * 100)
+        self.prepare("--from", text)
+        self.succeed("tokenize.py", "--tokenizer", self.tokenizer, "--text", text, "--out", self.folder / "other.h5")
+        numpy.testing.assert_array_equal(self.tokens(), self.tokens("other.h5"))
+        with h5py.File(self.folder / "out.h5") as file:
+            self.assertEqual(file["/tokens"].attrs["tokenizer"], b"tokenizer.json")
+            self.assertEqual(file["/tokens"].attrs["vocabulary"], len(vocabulary()))
+            self.assertEqual(file["/tokens"].attrs["sampling"], b"concat")
+            self.assertTrue(file.attrs["command"].startswith(b"scripts/prepare_data.py"))
+        self.assertEqual(sorted(path.name for path in self.folder.glob("out.h5*")), ["out.h5"])
+
+    def test_long_text_is_cut_where_tokens_stay_the_same(self) -> None:
+        text = "\n\n".join(text_of(seed, 2000) for seed in range(10))
+        with mock.patch.object(text_sources, "PIECE", 1000):
+            parts = list(text_sources.pieces([[text[i : i + 777] for i in range(0, len(text), 777)]], self.ids))
+        self.assertEqual("".join(part.text for part in parts), text)
+        self.assertGreater(len(parts), 50)
+        self.assertEqual([part.ends for part in parts], [False] * (len(parts) - 1) + [True])
+        self.assertEqual([token for part in parts for token in self.ids(part.text)], self.ids(text))
+
+    def test_text_without_line_ends_is_cut_too(self) -> None:
+        with mock.patch.object(text_sources, "PIECE", 1000):
+            for text in ("x" * 10_000, "word " * 2_000, "\n" * 10_000):
+                parts = [part.text for part in text_sources.pieces([[text]], self.ids)]
+                self.assertEqual("".join(parts), text)
+                self.assertLessEqual(max(map(len, parts)), 2000)
+
+    def test_json_lines_plain_and_compressed(self) -> None:
+        expected = [token for text in self.texts for token in self.ids(text)]
+        compressed = self.folder / "documents.json.gz"
+        compressed.write_bytes(gzip.compress(self.lines.read_bytes()))
+        for source in (self.lines, compressed):
+            result = self.prepare("--from", source)
+            self.assertEqual((result["documents_read"], result["tokens"]), (len(self.texts), len(expected)))
+            self.assertEqual(self.tokens().tolist(), expected)
+
+    @unittest.skipUnless(importlib.util.find_spec("zstandard"), "zstandard is not installed (requirements-data.txt)")
+    def test_zstandard(self) -> None:
+        import zstandard
+
+        compressed = self.folder / "d.jsonl.zst"
+        data = self.lines.read_bytes()
+        compressed.write_bytes(zstandard.compress(data[:100]) + zstandard.compress(data[100:]))
+        self.assertEqual(self.prepare("--from", compressed)["documents_read"], len(self.texts))
+        compressed.write_bytes(zstandard.compress(data)[:-20])
+        self.refuse(*self.common("--from", compressed), says="d.jsonl.zst: ")
+
+    @unittest.skipUnless(importlib.util.find_spec("pyarrow"), "pyarrow is not installed (requirements-data.txt)")
+    def test_parquet(self) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        path = self.folder / "d.parquet"
+        pyarrow.parquet.write_table(pyarrow.table({"text": self.texts, "id": [1] * len(self.texts)}), path)
+        self.prepare("--from", path)
+        self.assertEqual(self.tokens().tolist(), [token for text in self.texts for token in self.ids(text)])
+        self.refuse(*self.common("--from", path, "--field", "body"), says="there is: text, id")
+        self.refuse(*self.common("--from", path, "--field", "id"), says="is no text")
+        path.write_bytes(path.read_bytes()[:-30])
+        self.refuse(*self.common("--from", path), says="d.parquet: cannot be read")
+
+    def test_a_missing_library_is_named_with_the_command(self) -> None:
+        for name, library in (("d.parquet", "pyarrow"), ("d.jsonl.zst", "zstandard")):
+            (self.folder / name).write_bytes(b"x")
+            hidden = self.folder / "hidden"
+            hidden.mkdir(exist_ok=True)
+            (hidden / f"{library}.py").write_text(f"raise ModuleNotFoundError(name={library!r})")
+            with mock.patch.dict(os.environ, {"PYTHONPATH": str(hidden)}):
+                self.refuse(*self.common("--from", name), says="pip install -r third_party/requirements-data.txt")
+
+    def test_joined_and_ended_documents(self) -> None:
+        self.prepare("--join", "\n\n")
+        self.assertEqual(self.tokens().tolist(), self.ids("\n\n".join(self.texts)))
+        self.prepare("--document-end", "<|end|>", "--documents", 3)
+        self.assertEqual(self.tokens().tolist(), [token for text in self.texts[:3] for token in [*self.ids(text), 0]])
+
+    def test_refusals(self) -> None:
+        def write(name: str, data: bytes) -> Path:
+            (self.folder / name).write_bytes(data)
+            return self.folder / name
+
+        for name, data, words in (("a.jsonl", b'{"text": "x"}\nhello\n', "a.jsonl:2: not a JSON object"),
+                                  ("b.jsonl", b'{"body": "x"}\n', "b.jsonl:1: has no text under 'text' (there is: body)"),
+                                  ("c.jsonl", b"[1]\n", "c.jsonl:1"), ("d.txt", b"ab\xff", "not UTF-8"),
+                                  ("e.jsonl.gz", b"no gzip", "cannot be decompressed"), ("f.txt", b"", "holds no text"),
+                                  ("g.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 99)[:-9], "cannot be decompressed")):
+            self.refuse(*self.common("--from", write(name, data)), says=words)
+        self.refuse(*self.common("--from", "none.txt"), says="none.txt: no such file")
+        self.refuse(*self.common(out="no/where.h5"), says="no such folder")
+        self.refuse(*self.common("--sampling", "biased"), says="needs --sequences and --ctx")
+        self.refuse(*self.common("--sequences", 2), says="need --ctx")
+        self.refuse(*self.common("--ctx", 10**6), says="gives no sequence")
+        self.refuse(*self.common("--ctx", 10**6, "--sequences", 1, "--sampling", "biased"), says="the longest has")
+        self.refuse(*self.common("--ctx", 10**6, "--sequences", 1, "--sampling", "unbiased"), says="tokens in all")
+        self.refuse(*self.common("--ctx", 64, "--sequences", 10**5), says="the text gives")
+        self.refuse(*self.common("--ctx", 64, "--shard-tokens", 32), says="less than one sequence")
+        self.refuse(*self.common("--document-end", "nothing"), says="has no such token")
+        self.refuse(*self.common("--exclude", self.lines, "--ctx", 64), says="not a token store")
+        self.assertFalse((self.folder / "out.h5").exists())
+
+
+class Sampling(PrepareTest):
+    def documents_of(self, sequences: numpy.ndarray) -> list[Optional[int]]:
+        """Which document each sequence lies in, by brute force."""
+        found = []
+        for sequence in sequences.tolist():
+            places = [index for index, text in enumerate(self.texts)
+                      for ids in [self.ids(text)] for start in range(len(ids) - len(sequence) + 1)
+                      if ids[start : start + len(sequence)] == sequence]
+            found.append(places[0] if places else None)
+        return found
+
+    def test_concat_cuts_the_text_in_order(self) -> None:
+        whole = [token for text in self.texts for token in self.ids(text)]
+        result = self.prepare("--ctx", 50)
+        self.assertEqual(result["sequences"], len(whole) // 50)
+        self.assertEqual(self.tokens().tolist(), whole[: len(whole) // 50 * 50])
+        self.prepare("--ctx", 50, "--sequences", 3)
+        self.assertEqual(self.tokens().tolist(), whole[:150])
+
+    def test_unbiased_windows_are_anywhere(self) -> None:
+        whole = numpy.array([token for text in self.texts for token in self.ids(text)], numpy.uint32)
+        windows = numpy.lib.stride_tricks.sliding_window_view(whole, 50)
+        self.prepare("--ctx", 50, "--sequences", 200, "--sampling", "unbiased")
+        places = [int(numpy.flatnonzero((windows == row).all(axis=1))[0]) for row in self.tokens().reshape(-1, 50)]
+        self.assertEqual(len(set(places)), 200)
+        thirds = collections.Counter(place * 3 // len(windows) for place in places)
+        for third in range(3):  # 67 of 200 expected, standard deviation under 7
+            self.assertAlmostEqual(thirds[third], 200 / 3, delta=4 * 7)
+
+    def test_biased_draws_among_long_documents(self) -> None:
+        lengths = [len(self.ids(text)) for text in self.texts]
+        shortest = sorted(lengths)[-3]  # three documents have as many
+        self.prepare("--ctx", shortest - 20, "--sequences", 60, "--sampling", "biased")
+        drawn = collections.Counter(self.documents_of(self.tokens().reshape(60, -1)))
+        long = [index for index, length in enumerate(lengths) if length >= shortest - 20]
+        self.assertEqual(set(drawn), set(long))
+        # The shortest has 21 windows, drawn without repeats: the others share what it cannot give.
+        self.assertGreaterEqual(min(drawn.values()), 8)
+
+    def test_biased_start_takes_starts(self) -> None:
+        self.prepare("--ctx", 40, "--sequences", 4, "--sampling", "biased-start")
+        starts = [self.ids(text)[:40] for text in self.texts]
+        for row in self.tokens().reshape(-1, 40).tolist():
+            self.assertIn(row, starts)
+
+    def test_the_seed_alone_decides(self) -> None:
+        for sampling_name in ("unbiased", "biased"):
+            draws = [self.prepare("--ctx", 32, "--sequences", 5, "--sampling", sampling_name, "--seed", seed)["content_hash"]
+                     for seed in (3, 3, 4)]
+            self.assertEqual(draws[0], draws[1])
+            self.assertNotEqual(draws[0], draws[2])
+
+
+class Overlap(PrepareTest):
+    def test_hashes_tell_windows_apart(self) -> None:
+        tokens = numpy.random.default_rng(0).integers(0, 4, 3000).astype(numpy.uint32)
+        for window in (1, 5, 8):
+            hashes = overlap.window_hashes(tokens, window)
+            windows = numpy.lib.stride_tricks.sliding_window_view(tokens, window)
+            self.assertEqual(len(numpy.unique(hashes)), len(numpy.unique(windows, axis=0)))
+            for row in range(0, len(windows), 97):
+                self.assertEqual(hashes[row], overlap.window_hashes(windows[row].copy(), window)[0])
+        self.assertEqual(overlap.window_hashes(tokens[:3], 5).size, 0)
+
+    def test_shared_sequences_are_dropped_counted_and_refused(self) -> None:
+        self.prepare(out="all.h5")
+        tokens = self.tokens("all.h5")
+        piece = self.folder / "piece.txt"
+        piece.write_text(self.library.decode(tokens[210:290].tolist()))
+        self.prepare("--from", piece, out="eval.h5")
+        evaluation = self.tokens("eval.h5").tolist()
+        window = 32
+
+        def shares(sequence: list[int]) -> bool:
+            return any(sequence[i : i + window] == evaluation[j : j + window]
+                       for i in range(len(sequence) - window + 1) for j in range(len(evaluation) - window + 1))
+
+        rows = tokens[: len(tokens) // 64 * 64].reshape(-1, 64).tolist()
+        kept = [row for row in rows if not shares(row)]
+        self.assertTrue(0 < len(kept) < len(rows))
+        out = self.succeed(*self.common("--ctx", 64, "--exclude", self.folder / "eval.h5", "--json"))
+        self.assertIn(f"overlap: {len(rows) - len(kept)} sequences", out)
+        self.assertEqual(json.loads(out.splitlines()[-1])["dropped"], len(rows) - len(kept))
+        self.assertEqual(self.tokens().reshape(-1, 64).tolist(), kept)
+        (self.folder / "out.h5").unlink()
+        self.refuse(*self.common("--ctx", 64, "--exclude", self.folder / "eval.h5", "--overlap", "refuse"),
+                    says="share 32 tokens in a row")
+        for name in ("unbiased", "biased"):
+            self.prepare("--ctx", 64, "--sequences", 20, "--sampling", name, "--exclude", self.folder / "eval.h5")
+            self.assertFalse(any(shares(row) for row in self.tokens().reshape(-1, 64).tolist()))
+        self.refuse(*self.common("--ctx", 64, "--exclude", self.folder / "all.h5", "--sequences", 1), says="share text")
+
+    def test_another_tokenizer_is_refused(self) -> None:
+        self.prepare(out="eval.h5")
+        self.tokenizer.write_text(json.dumps(json.loads(self.tokenizer.read_text()), indent=1))
+        self.refuse(*self.common("--ctx", 64, "--exclude", self.folder / "eval.h5"), says="another tokenizer")
+
+
+class Shards(PrepareTest):
+    def test_shards_together_are_the_store(self) -> None:
+        self.prepare("--ctx", 50)
+        result = self.prepare("--ctx", 50, "--shard-tokens", 320, out="shards")
+        names = sorted(path.name for path in (self.folder / "shards").iterdir())
+        self.assertEqual(names, [f"{i:05d}.h5" for i in range(result["shards"])])
+        self.assertGreater(len(names), 2)
+        parts = [self.tokens(f"shards/{name}") for name in names]
+        self.assertTrue(all(part.size == 300 for part in parts[:-1]))
+        numpy.testing.assert_array_equal(numpy.concatenate(parts), self.tokens())
+        self.refuse(*self.common("--ctx", 50, "--shard-tokens", 320, out="shards"), says="is a folder already")
+
+    def test_killed_and_resumed_gives_the_same(self) -> None:
+        source = self.folder / "many.jsonl"
+        with open(source, "w") as file:
+            for seed in range(1500):
+                file.write(json.dumps({"text": text_of(seed, 400)}) + "\n")
+        flags = ("--from", source, "--ctx", 128, "--sampling", "biased", "--sequences", 300)
+        expected = self.prepare(*flags, out="whole.h5")
+        command = [sys.executable, str(ROOT / "scripts" / "prepare_data.py"), *map(str, self.common(*flags)[1:])]
+        state = self.folder / "out.h5.preparing" / "state.json"
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + 60
+            while process.poll() is None and time.monotonic() < deadline:
+                if state.is_file() and json.loads(state.read_text())["pieces"] > 0:
+                    break
+                time.sleep(0.005)
+            process.send_signal(signal.SIGKILL)
+        before = json.loads(state.read_text())
+        self.assertFalse(before["complete"], "the run ended before it could be killed")
+        self.assertFalse((self.folder / "out.h5").exists())
+        with open(state.parent / "tokens.bin", "ab") as file:
+            file.write(b"half a batch")  # written, but not yet in the state
+        self.refuse(*self.common(*flags, "--resume", "--join", "x"), says="was begun with join None")
+        resumed = self.prepare(*flags, "--resume")
+        self.assertEqual(resumed, expected)
+        self.assertFalse(state.parent.exists())
+
+
+class Hub(PrepareTest):
+    """A local server in place of the hub."""
+
+    def serve(self, ranges: bool = True) -> str:
+        """Its address; what was asked for is in self.asked."""
+        self.asked: list[tuple[str, Optional[str]]] = []
+        asked = self.asked
+
+        class Handler(http.server.SimpleHTTPRequestHandler):
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                asked.append((self.path, self.headers["Range"]))
+                path = Path(self.translate_path(self.path))
+                if not path.is_file():
+                    return self.send_error(404)
+                data = path.read_bytes()
+                start = int(self.headers["Range"][6:-1]) if ranges and self.headers["Range"] else 0
+                self.send_response(206 if start else 200)
+                self.send_header("Content-Length", str(len(data) - start))
+                self.end_headers()
+                self.wfile.write(data[start:])
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=self.folder / "hub"))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    def publish(self, name: str, data: bytes) -> None:
+        path = self.folder / "hub" / "datasets" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    def test_files_of_a_data_set_in_order(self) -> None:
+        for i, text in enumerate(self.texts[:2]):
+            self.publish(f"allenai/c4/resolve/main/en/c4-train.{i:05d}-of-01024.json.gz",
+                         gzip.compress(json.dumps({"text": text}).encode()))
+        cache = ("--cache", self.folder / "cache")
+        with mock.patch.dict(os.environ, {"HF_ENDPOINT": self.serve()}):
+            self.prepare("--dataset", "c4", "--files", 2, *cache)
+            self.assertEqual(self.tokens().tolist(), [token for text in self.texts[:2] for token in self.ids(text)])
+            self.prepare("--dataset", "c4", *cache)
+            self.assertEqual(len(self.asked), 2)  # kept
+            self.refuse(*self.common("--dataset", "c4", "--files", 3, *cache), says="404")
+            self.refuse(*self.common("--dataset", "c4", "--split", "test", *cache), says="c4 has train, validation")
+            self.refuse(*self.common("--dataset", "redpajama", "--files", 12, *cache), says="has 11")
+
+    def test_a_download_goes_on_where_it_stopped(self) -> None:
+        self.publish("togethercomputer/RedPajama-Data-1T-Sample/resolve/main/arxiv_sample.jsonl", self.lines.read_bytes())
+        partial = self.folder / "cache/togethercomputer/RedPajama-Data-1T-Sample/arxiv_sample.jsonl.partial"
+        for ranges in (True, False):
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(self.lines.read_bytes()[:1000])
+            with mock.patch.dict(os.environ, {"HF_ENDPOINT": self.serve(ranges)}):
+                self.prepare("--dataset", "redpajama", "--cache", self.folder / "cache")
+            self.assertEqual(self.asked[0][1], "bytes=1000-")
+            self.assertEqual(partial.with_suffix("").read_bytes(), self.lines.read_bytes())
+            partial.with_suffix("").unlink()
+
+    def test_an_unreachable_hub_is_one_line_with_the_remedy(self) -> None:
+        with mock.patch.dict(os.environ, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
+            for name in ("c4", "wikitext2", "redpajama"):
+                self.refuse(*self.common("--dataset", name, "--cache", self.folder / "cache"), says="give it as --from")
+
+    @unittest.skipUnless(importlib.util.find_spec("pyarrow"), "pyarrow is not installed (requirements-data.txt)")
+    def test_wikitext_is_joined_as_in_the_papers(self) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        rows = ["", " = Title = \n", "", " Some text . \n", ""]
+        pyarrow.parquet.write_table(pyarrow.table({"text": rows}), self.folder / "rows")
+        self.publish("Salesforce/wikitext/resolve/main/wikitext-2-raw-v1/test-00000-of-00001.parquet",
+                     (self.folder / "rows").read_bytes())
+        with mock.patch.dict(os.environ, {"HF_ENDPOINT": self.serve()}):
+            self.prepare("--dataset", "wikitext2", "--split", "test", "--cache", self.folder / "cache")
+        self.assertEqual(self.tokens().tolist(), self.ids("\n\n".join(rows)))
+
+
+class Names(unittest.TestCase):
+    def test_every_way_of_sampling_is_described(self) -> None:
+        guide = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+        for name in sampling.NAMES:
+            self.assertIn(f"`{name}`", guide)
+
+
+if __name__ == "__main__":
+    unittest.main()
