@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """Makes the golden references: tiny random Llama-family models with the logits, loss and gradients Hugging Face gives.
 
-    python3 -m venv build/golden-venv
-    build/golden-venv/bin/pip install -r tests/golden/requirements.txt
-    build/golden-venv/bin/python tests/golden/make_goldens.py [--out tests/golden] [case ...]
+    scripts/parity.sh --environment
+    build/parity-venv/bin/python tests/golden/make_goldens.py [--out tests/golden] [case ...]
 
 Every case is a folder with config.json, model.safetensors and reference.safetensors (README.md says what they hold).
 Sizes are odd on purpose: head counts, head widths, vocabulary, intermediate size and lengths are where an engine that
