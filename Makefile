@@ -65,6 +65,7 @@ NVCCFLAGS := -std=c++20 -O3 -lineinfo --expt-relaxed-constexpr -Werror all-warni
 TEST_SOURCES := $(sort $(wildcard tests/*_test.cpp))
 LIBRARY_OBJECTS := $(LIBRARY_SOURCES:%.cpp=$(OUT)/%.o) $(DEVICE_OBJECTS)
 TESTS := $(TEST_SOURCES:tests/%.cpp=$(OUT)/tests/%)
+PARITY_PROGRAMS := $(patsubst %.cpp,$(OUT)/%,$(sort $(wildcard tests/parity/*.cpp)))
 BINARY := $(if $(filter release,$(VARIANT)),build/pvtune,$(OUT)/pvtune)
 
 # Kernels on the CPU: g++ compiles a .cu file against tests/emulation/cuda_on_cpu.h. No contraction to fma but where the
@@ -157,6 +158,11 @@ bench-cpu: build ## time a tuning step and an evaluation against PyTorch, in one
 comparison: build ## representations x strategies on SmolLM2: table and plot in out/comparison; ONLY='aqlm 2' for a part
 	@scripts/comparison.sh $(if $(ONLY),--only '$(ONLY)')
 
+.PHONY: parity
+parity: build ## compare with PyTorch and transformers, in an environment of their own
+	@$(MAKE) -j$(JOBS) $(PARITY_PROGRAMS)
+	@scripts/parity.sh
+
 .PHONY: gpu-bundle
 gpu-bundle: $(SETUP) ## a folder and a .tar.xz that check pvtune on another machine with a GPU; CARRY_CUBLAS=1, CARRY_DEMO=1
 	@if [[ ! -x "$(NVCC)" ]]; then echo "gpu-bundle: no nvcc on PATH and none under CUDA_HOME: install the CUDA toolkit" >&2; exit 2; fi
@@ -202,6 +208,10 @@ $(BINARY): $(PROGRAM_SOURCES:%.cpp=$(OUT)/%.o) $(OUT)/libpvtune.a
 $(TESTS): $(OUT)/tests/%: $(OUT)/tests/%.o $(OUT)/libpvtune.a
 	@echo "link $@"
 	@$(CXX) $(LDFLAGS) -o $@ $^ -lgtest -lgtest_main -lpthread $(LDLIBS)
+
+$(PARITY_PROGRAMS): $(OUT)/%: $(OUT)/%.o $(OUT)/libpvtune.a
+	@echo "link $@"
+	@$(CXX) $(LDFLAGS) -o $@ $^ -lgtest -lpthread $(LDLIBS)
 
 $(DEVICE_TESTS): $(OUT)/%: $(OUT)/%.o $(OUT)/libpvtune.a
 	@echo "link $@"

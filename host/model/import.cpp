@@ -1,6 +1,6 @@
 #include "host/model/import.h"
 
-#include "host/model/model.h"
+#include "host/model/source.h"
 #include "io/error.h"
 #include "io/safetensors.h"
 
@@ -37,7 +37,7 @@ bool harmless(const ModelConfig& config, const std::string& name) {
     return name.ends_with(".rotary_emb.inv_freq") || (config.tied && name == head_name);
 }
 
-void check_tensor(const SafetensorsFolder& folder, const TensorSpec& spec) {
+void check_tensor(const SafetensorsFolder& folder, const SourceTensor& spec) {
     const TensorInfo& info = folder.info(spec.name);
     const std::string where = folder.file_of(spec.name) + ": " + spec.name;
     if (info.shape != spec.shape) {
@@ -50,9 +50,9 @@ void check_tensor(const SafetensorsFolder& folder, const TensorSpec& spec) {
 }
 
 void check_names(const SafetensorsFolder& folder, const std::string& path, const ModelConfig& config,
-                 const std::vector<TensorSpec>& specs) {
+                 const std::vector<SourceTensor>& sources) {
     std::set<std::string> known;
-    for (const TensorSpec& spec : specs) {
+    for (const SourceTensor& spec : sources) {
         if (!folder.has(spec.name)) {
             throw Error(path + ": has no tensor " + spec.name +
                         ", which config.json asks for: download the model again");
@@ -94,20 +94,40 @@ void check_tied_head(const SafetensorsFolder& folder, const ModelConfig& config)
     }
 }
 
+/// How a part of it is stored.
+DType stored_type(const SourceTensor& source, const TensorInfo& info) {
+    return source.offset != 0 ? DType::f32 : info.dtype;
+}
+
+/// The values plus the offset, in f32.
+std::vector<float> shifted(const std::byte* data, const TensorInfo& info, double offset) {
+    std::vector<float> values(static_cast<std::size_t>(info.elements()));
+    const auto shift = [&]<class T>(T) {
+        const T* from = reinterpret_cast<const T*>(data);
+        std::transform(from, from + values.size(), values.begin(),
+                       [&](T value) { return to_float(value) + static_cast<float>(offset); });
+    };
+    if (info.dtype == DType::f32) shift(float{});
+    if (info.dtype == DType::bf16) shift(bf16{});
+    if (info.dtype == DType::f16) shift(f16{});
+    return values;
+}
+
 }  // namespace
 
 ImportPlan plan_import(const std::string& path) {
     ImportPlan plan;
     plan.config = read_folder_config(path);
     const SafetensorsFolder folder(path);
-    const std::vector<TensorSpec> specs = tensor_specs(plan.config);
-    check_names(folder, path, plan.config, specs);
-    for (const TensorSpec& spec : specs) {
-        const TensorInfo& info = folder.info(spec.name);
-        ++plan.tensors;
+    const std::vector<SourceTensor> sources = source_tensors(plan.config);
+    check_names(folder, path, plan.config, sources);
+    for (const SourceTensor& source : sources) {
+        const TensorInfo& info = folder.info(source.name);
+        const std::int64_t bytes = info.elements() * size_of(stored_type(source, info));
+        plan.tensors += static_cast<std::int64_t>(source.parts.size());
         plan.parameters += info.elements();
-        plan.bytes += info.bytes();
-        plan.largest = std::max(plan.largest, info.bytes());
+        plan.bytes += bytes;
+        plan.largest = std::max(plan.largest, bytes);
     }
     return plan;
 }
@@ -116,23 +136,33 @@ ImportResult import_model(const std::string& path, const std::string& out, const
                           const std::function<void(const std::string&, std::int64_t)>& progress) {
     const ModelConfig config = read_folder_config(path);
     const SafetensorsFolder folder(path);
-    const std::vector<TensorSpec> specs = tensor_specs(config);
-    check_names(folder, path, config, specs);
+    const std::vector<SourceTensor> sources = source_tensors(config);
+    check_names(folder, path, config, sources);
     check_tied_head(folder, config);
 
     StoreWriter store(out, "weights", command);
     store.set_text("/", "config", config.json);
     ImportResult result;
     std::vector<std::byte> aligned;  // tensors of a safetensors file may lie at any byte
-    for (const TensorSpec& spec : specs) {
-        const TensorInfo& info = folder.info(spec.name);
-        aligned.assign(folder.data(spec.name), folder.data(spec.name) + info.bytes());
-        check_finite(folder.file_of(spec.name) + ": " + spec.name, info.dtype, aligned.data(), info.elements());
-        store.write("/tensors/" + spec.name, info.dtype, info.shape, aligned.data());
-        ++result.tensors;
-        result.parameters += info.elements();
-        result.bytes += info.bytes();
-        progress(spec.name, info.elements());
+    for (const SourceTensor& source : sources) {
+        const TensorInfo& info = folder.info(source.name);
+        aligned.assign(folder.data(source.name), folder.data(source.name) + info.bytes());
+        check_finite(folder.file_of(source.name) + ": " + source.name, info.dtype, aligned.data(), info.elements());
+        if (source.offset != 0) {
+            const std::vector<float> values = shifted(aligned.data(), info, source.offset);
+            aligned.resize(values.size() * sizeof(float));
+            std::memcpy(aligned.data(), values.data(), aligned.size());
+        }
+        const std::byte* rows = aligned.data();
+        for (const TensorSpec& part : source.parts) {
+            const TensorInfo stored{stored_type(source, info), part.shape};
+            store.write("/tensors/" + part.name, stored.dtype, stored.shape, rows);
+            rows += stored.bytes();
+            ++result.tensors;
+            result.parameters += stored.elements();
+            result.bytes += stored.bytes();
+            progress(part.name, stored.elements());
+        }
     }
     result.content_hash = store.commit();
     return result;
