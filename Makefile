@@ -171,10 +171,11 @@ gpu-check: ## check pvtune on this machine's GPU, with the demo's files if they 
 	@mkdir -p out && cd out && ../build/gpu-bundle/gpu-check --data demo
 
 .PHONY: nightly
-nightly: $(SETUP) ## the tests, the kernels for every architecture, then fuzzing of every reader
+nightly: $(SETUP) ## the tests, the kernels for every architecture, fuzzing of every reader, pages in a browser
 	@$(MAKE) test
 	@$(MAKE) compile-check ARCHITECTURES="80 89 90 100"
 	@scripts/fuzz.sh
+	@tests/browser.sh
 
 .PHONY: format
 format: ## format the C++ sources in place
