@@ -257,6 +257,22 @@ class Overlap(PrepareTest):
             self.assertFalse(any(shares(row) for row in self.tokens().reshape(-1, 64).tolist()))
         self.refuse(*self.common("--ctx", 64, "--exclude", self.folder / "all.h5", "--sequences", 1), says="share text")
 
+    def test_two_stores_compared(self) -> None:
+        self.prepare("--document-end", "<|end|>", out="all.h5")
+        self.prepare("--ctx", 100, "--shard-tokens", 100, "--sequences", 4, out="part")
+        tokens, part = self.tokens("all.h5").tolist(), [self.tokens(f"part/{i:05d}.h5").tolist() for i in range(4)]
+        whole = {tuple(tokens[i : i + 40]) for i in range(len(tokens) - 39)}
+        expected = sum(tuple(shard[i : i + 40]) in whole for shard in part for i in range(61))
+        self.assertTrue(0 < expected < 4 * 61)
+        command = ("check_overlap.py", "part", "--against", "all.h5", "--overlap-tokens", 40, "--json")
+        done = self.start(*command)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertEqual(json.loads(done.stdout.splitlines()[-1]), {"windows": 4 * 61, "shared": expected})
+        (self.folder / "other.txt").write_text("nothing of that kind at all " * 9)
+        self.prepare("--from", self.folder / "other.txt", out="other.h5")
+        self.succeed("check_overlap.py", "part", "--against", "other.h5")
+        self.refuse("check_overlap.py", "part", "--against", "none.h5", says="none.h5: no such file")
+
     def test_another_tokenizer_is_refused(self) -> None:
         self.prepare(out="eval.h5")
         self.tokenizer.write_text(json.dumps(json.loads(self.tokenizer.read_text()), indent=1))
