@@ -24,7 +24,8 @@ import numpy
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "python"))
-from tiny_model import write_folder  # noqa: E402
+from safetensors.numpy import save_file  # noqa: E402
+from tiny_model import weights, write_folder  # noqa: E402
 
 PVTUNE = os.environ.get("PVTUNE", str(ROOT / "build" / "pvtune"))
 TIMEOUT = 60  # seconds; a run takes a few hundredths
@@ -96,7 +97,7 @@ def json_changed(draw: random.Random, value: Any) -> Any:
 
 
 def config_changed(draw: random.Random, path: Path) -> None:
-    """A config.json with one or two other values."""
+    """A JSON file with one or two other values."""
     value = json_changed(draw, json.loads(path.read_text()))
     path.write_text(json.dumps(json_changed(draw, value) if draw.random() < 0.3 else value))
 
@@ -172,12 +173,24 @@ def _change_dataset(draw: random.Random, dataset: Any) -> None:
         made.attrs["empty"] = 1
 
 
+def write_sharded(folder: Path) -> None:
+    """The tiny model in two files with an index."""
+    write_folder(folder)
+    (folder / "model.safetensors").unlink()
+    tensors = weights()
+    places = {name: f"model-{i % 2}.safetensors" for i, name in enumerate(tensors)}
+    for file in set(places.values()):
+        save_file({name: tensors[name] for name in tensors if places[name] == file}, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+
+
 def make_seeds(folder: Path) -> list[Seed]:
     """Good files in folder, made by the program itself."""
     def pvtune(*arguments: object) -> None:
         subprocess.run([PVTUNE, *map(str, arguments)], cwd=folder, check=True, capture_output=True, timeout=300)
 
     write_folder(folder / "hf")
+    write_sharded(folder / "sharded")
     (folder / "text.txt").write_text("".join(f"Line {i} for {i * 7919 % 1000} readers.\n" for i in range(60)))
     subprocess.run([sys.executable, str(ROOT / "scripts" / "tokenize.py"), "--tokenizer", "hf/tokenizer.json", "--text",
                     "text.txt", "--out", "tokens.h5"], cwd=folder, check=True, capture_output=True, timeout=300)
@@ -192,7 +205,9 @@ def make_seeds(folder: Path) -> list[Seed]:
     seeds = [Seed("safetensors", "hf/model.safetensors", ["import", "--from", "hf", "--out", "out.h5"],
                   [bytes_changed, header_bytes_changed, header_changed, header_changed]),
              Seed("config", "hf/config.json", ["import", "--from", "hf", "--out", "out.h5"],
-                  [bytes_changed, config_changed, config_changed, config_changed])]
+                  [bytes_changed, config_changed, config_changed, config_changed]),
+             Seed("index", "sharded/model.safetensors.index.json", ["import", "--from", "sharded", "--out", "out.h5"],
+                  [bytes_changed, config_changed])]
     for name, command in (("model", ["quantize", "--model", "model.h5", "--code-bits", "3", "--out", "out.h5"]),
                           ("aqlm", [*evaluate, "--model", "aqlm.h5", "--tokens", "tokens.h5"]),
                           ("aqlm", [*tune, "1"]), ("scalar", [*evaluate, "--model", "scalar.h5", "--tokens", "tokens.h5"]),
