@@ -177,6 +177,10 @@ nightly: $(SETUP) ## the tests, the kernels for every architecture, fuzzing of e
 	@scripts/fuzz.sh
 	@tests/browser.sh
 
+.PHONY: newcomer
+newcomer: ## the README's commands in a bare Debian 12; needs root and debootstrap
+	@tests/newcomer.sh
+
 .PHONY: format
 format: ## format the C++ sources in place
 	@clang-format -i $$(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
