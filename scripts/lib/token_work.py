@@ -84,10 +84,14 @@ class TokenWork:
         """Where each document ends, in tokens."""
         return _mapped(self.folder / _ENDS, "<u8", self.state["documents"])
 
-    def remove(self) -> None:
-        """The work is done."""
+    def close(self) -> None:
+        """No more is appended; the folder stays."""
         self._tokens.close()
         self._ends.close()
+
+    def remove(self) -> None:
+        """The work is done."""
+        self.close()
         shutil.rmtree(self.folder)
 
 
