@@ -39,16 +39,16 @@ polyline { fill: none } .line { stroke-width: 1.8 } .thin { stroke-width: 1; opa
 .legend i { display: inline-block; width: .8em; height: .8em; margin-right: .3em }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-size: .9em }
 th, td { text-align: right; padding: .15em .8em .15em 0; border-bottom: 1px solid var(--faint) }
-th:first-child, td:first-child { text-align: left } code { overflow-wrap: anywhere }
+th:first-child, td:first-child, .words :is(th, td):nth-child(-n+3) { text-align: left } .words { margin-bottom: 1.6em } code { overflow-wrap: anywhere }
 """ + "".join(f"polyline.c{i} {{ stroke: var(--c{i}) }} circle.c{i} {{ fill: var(--c{i}) }} i.c{i} {{ background: var(--c{i}) }}\n"
               for i in range(svg.COLOURS))
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
+def table(head: list[str], rows: list[list[str]], kind: str = "wide") -> str:
     """An HTML table."""
     cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="{kind}"><table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _shown(value: Optional[float], unit: str = "") -> str:
@@ -78,7 +78,7 @@ def summary(runs: list[Run]) -> str:
         if each.windows:
             rows.append([each.name, "eval", f"perplexity {_shown(perplexity(each.windows[-1]))} over"
                          f" {each.windows[-1]['windows']:,} windows", "", ""])
-    return table(["log", "of", "came to", "time", "peak memory"], rows)
+    return table(["log", "of", "came to", "time", "peak memory"], rows, "wide words")
 
 
 def inspect(path: Path) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def _tune(runs: list[Run]) -> list[Chart]:
         if rows:
             name = "codes_changed_by_block" + (f"_{index + 1}" if len(tuned) > 1 else "")
             title = "Codes that change, by block (% of its groups)" + (f": {run.name}" if len(tuned) > 1 else "")
-            found.insert(2, Chart(name, title, step, "block", [], cells=_by_block(rows),
+            found.insert(2 + index, Chart(name, title, step, "block", [], cells=_by_block(rows),
                                   cells_x=tuple(row["step"] for row in rows)))
     return found
 

@@ -7,19 +7,20 @@ from typing import Any, Optional
 from run_charts import Chart, running_mean
 
 _WIDTH, _HEIGHT = 640, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 10, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 20, 10, 42
 COLOURS = 7  # classes c0, c1, ... of the page's style
 _MARKED = 80  # points that carry their value as a tooltip
 _MOST_COLUMNS = 400  # of a map
 
 
-def ticks(low: float, high: float, most: int = 6) -> list[float]:
+def ticks(low: float, high: float, most: int = 6, least_step: float = 0) -> list[float]:
     """Round numbers from low to high, at most so many."""
     if high <= low:
         return [low]
     rough = (high - low) / (most - 1)
     unit = 10 ** math.floor(math.log10(rough))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
+    step = max(step, least_step)
     first = math.ceil(low / step - 1e-9)
     return [index * step for index in range(first, math.floor(high / step + 1e-9) + 1)]
 
@@ -42,10 +43,10 @@ class Scale:
         share = ((math.log(value) if self.log else value) - low) / (high - low)
         return round(self.start + share * (self.end - self.start), 1)
 
-    def ticks(self) -> list[float]:
+    def ticks(self, least_step: float = 0) -> list[float]:
         """Where the axis has numbers."""
         if not self.log:
-            return ticks(self.low, self.high)
+            return ticks(self.low, self.high, least_step=least_step)
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         return [mark for power in powers for mark in (10.0**power, 2 * 10.0**power, 5 * 10.0**power)
                 if self.low <= mark <= self.high]
@@ -59,7 +60,7 @@ def text(value: float) -> str:
 def _frame(chart: Chart, x: Scale, y: Optional[Scale], names: Optional[list[str]] = None) -> str:
     bottom = _HEIGHT - _BOTTOM
     parts = []
-    for mark in x.ticks():
+    for mark in x.ticks(1):  # steps, blocks and windows are counted
         parts.append(f'<text x="{x(mark)}" y="{bottom + 16}" text-anchor="middle">{text(mark)}</text>')
     for mark in y.ticks() if y else []:
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(mark)}" y2="{y(mark)}"/>'
@@ -101,11 +102,11 @@ def _map(chart: Chart, names: Optional[list[str]]) -> str:
     rows = chart.cells or []
     together = -(-len(chart.cells_x) // _MOST_COLUMNS)  # steps a column, as their mean
     places = [chart.cells_x[i : i + together] for i in range(0, len(chart.cells_x), together)]
-    x = Scale([chart.cells_x[0], chart.cells_x[-1]], _LEFT, _WIDTH - _RIGHT)
     values = [cell for row in rows for cell in row if cell is not None]
     low, high = (min(values), max(values)) if names else (0.0, max(values, default=0.0))
     width = (_WIDTH - _RIGHT - _LEFT) / len(places)
     height = (_HEIGHT - _BOTTOM - _TOP) / len(rows)
+    x = Scale([chart.cells_x[0], chart.cells_x[-1]], _LEFT + width / 2, _WIDTH - _RIGHT - width / 2)
     parts = []
     for index, row in enumerate(rows):
         top = _HEIGHT - _BOTTOM - (index + 1) * height
