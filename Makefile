@@ -184,6 +184,10 @@ gpu-check: ## check pvtune on this machine's GPU, with the demo's files if they 
 nightly: build ## the reproducibility run: tests, kernels, fuzzers, small real runs; report in out/nightly; ONLY=regex
 	@$(PYTHON) scripts/nightly.py $(if $(ONLY),--only '$(ONLY)')
 
+.PHONY: newcomer
+newcomer: ## the README's commands in a bare Debian 12; needs root and debootstrap
+	@tests/newcomer.sh
+
 .PHONY: format
 format: ## format the C++ sources in place
 	@clang-format -i $$(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')

@@ -62,7 +62,7 @@ mkdir -p "$OUT" "$CACHE"
 rm -rf "$OUT/phases"
 mkdir "$OUT/phases"
 rm -f "$OUT/report.json" "$OUT/report.md"
-phases=19  # calls of `phase` below
+phases=20  # calls of `phase` below
 count=0
 
 # phase NAME WORDS COMMAND...: runs a phase, times it and stops the demo when it fails.
@@ -124,6 +124,8 @@ phase inspect-tuned "what the tuned file holds" build/pvtune inspect "$OUT/tuned
 phase eval-tuned "perplexity of the tuned model" "${evaluate[@]}" --model "$OUT/tuned.h5"
 phase generate-tuned "a sample after tuning" "${generate[@]}" --model "$OUT/tuned.h5"
 phase plots "curves" "$PYTHON" scripts/plot.py "$OUT/run.jsonl" --out "$OUT"
+phase page "a page of the run" "$PYTHON" scripts/run_page.py "$OUT/quantize.jsonl" "$OUT/run.jsonl" \
+    --weights "$OUT/tuned.h5" --title "SmolLM2-135M, quantised and PV-tuned" --out "$OUT/run.html"
 
 echo >&2
 "$PYTHON" scripts/demo_report.py --phases "$OUT/phases" --out "$OUT" --text "$text_words" \

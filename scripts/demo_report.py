@@ -154,6 +154,8 @@ Perplexity: {report['text']}; {counted}.
 
 ![Seconds a step](seconds.png)
 
+Everything the logs tell, on one page: [run.html](run.html)
+
 ## What the model writes
 
 Before tuning:

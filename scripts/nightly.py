@@ -142,7 +142,8 @@ def all_stages(out: Path) -> list[Stage]:
             *(Stage(name, row_stage(name, out)) for name in row_names(devices)),
             Stage("tests", shell_stage("make", "--no-print-directory", "test")),
             Stage("kernels", shell_stage("make", "--no-print-directory", "compile-check", "ARCHITECTURES=80 89 90 100")),
-            Stage("fuzz", shell_stage("scripts/fuzz.sh"))]
+            Stage("fuzz", shell_stage("scripts/fuzz.sh")),
+            Stage("pages in a browser", shell_stage("tests/browser.sh"))]
 
 
 def compare(name: str, record: Record, expected: Record, here: str) -> list[str]:

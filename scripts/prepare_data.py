@@ -12,6 +12,7 @@ sys.path[0] = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib")
 import environment  # noqa: E402
 
 import argparse  # noqa: E402
+import contextlib  # noqa: E402
 import itertools  # noqa: E402
 import json  # noqa: E402
 import shutil  # noqa: E402
@@ -159,7 +160,15 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
     settings = {"files": [[path.name, path.stat().st_size] for path in paths], "tokenizer": digest,
                 "field": arguments.field, "newlines": arguments.newlines, "join": arguments.join,
                 "document_end": arguments.document_end, "documents": arguments.documents}
-    work = TokenWork(arguments.out.with_name(arguments.out.name + ".preparing"), settings, arguments.resume)
+    with contextlib.closing(TokenWork(arguments.out.with_name(arguments.out.name + ".preparing"), settings,
+                                      arguments.resume)) as work:
+        return make_store(arguments, work, excluded, paths, (tokenizer, digest, end))
+
+
+def make_store(arguments: argparse.Namespace, work: TokenWork, excluded: Excluded, paths: list[Path],
+               known: tuple[Any, str, Optional[int]]) -> dict[str, Any]:
+    """Tokenise, choose, write; known: the tokenizer, its hash, the token behind documents."""
+    tokenizer, digest, end = known
 
     def tokenise_all(enough: Callable[[], bool]) -> None:
         tokenise(work, tokenizer, documents(arguments, paths), end, enough)

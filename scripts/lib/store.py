@@ -41,17 +41,17 @@ def write_store(path: Path, kind: str, command: str, datasets: dict[str, tuple[A
     root["content_hash"] = digest
     memory = io.BytesIO()
     with h5py.File(memory, "w", libver=("v110", "v110")) as file:
-        _set_attributes(file, root)
+        set_attributes(file, root)
         for name, (array, attributes) in datasets.items():
             rows = _chunk_rows(array)
             dataset = file.create_dataset(name, data=array, chunks=(rows, *array.shape[1:]), fletcher32=True)
-            _set_attributes(dataset, attributes)
+            set_attributes(dataset, attributes)
     with replaced(path) as partial:
         partial.write_bytes(memory.getbuffer())
     return digest
 
 
-def _set_attributes(target: Any, attributes: dict[str, Value]) -> None:
+def set_attributes(target: Any, attributes: dict[str, Value]) -> None:
     """Texts of fixed length: HDF5 keeps those of variable length in a heap that has no checksum."""
     import h5py
     import numpy

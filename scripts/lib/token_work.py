@@ -6,6 +6,7 @@ Both files only grow, and state.json is replaced after every batch; a run that w
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -25,6 +26,8 @@ class TokenWork:
             self.state = self._read_state(settings)
         elif folder.exists():
             shutil.rmtree(folder)
+        if resume and not self.state["pieces"]:
+            print(f"nothing in {folder} to go on from: starting at the beginning", file=sys.stderr)
         folder.mkdir(exist_ok=True)
         self._tokens = self._open(_TOKENS, self.state["tokens"] * _TOKEN_BYTES)
         self._ends = self._open(_ENDS, self.state["documents"] * _END_BYTES)
@@ -81,10 +84,14 @@ class TokenWork:
         """Where each document ends, in tokens."""
         return _mapped(self.folder / _ENDS, "<u8", self.state["documents"])
 
-    def remove(self) -> None:
-        """The work is done."""
+    def close(self) -> None:
+        """No more is appended; the folder stays."""
         self._tokens.close()
         self._ends.close()
+
+    def remove(self) -> None:
+        """The work is done."""
+        self.close()
         shutil.rmtree(self.folder)
 
 

@@ -1,10 +1,12 @@
 """scripts/prepare_data.py: sources, ways of sampling, overlap, shards, kill and resume, downloads."""
 
 import collections
+import contextlib
 import functools
 import gzip
 import http.server
 import importlib.util
+import io
 import json
 import os
 import random
@@ -23,9 +25,13 @@ import numpy
 import tokenizers
 from support import ROOT, ProgramTest, vocabulary, write_tokenizer
 
-import overlap  # noqa: E402  (scripts/lib, on the path through support)
+import errors  # noqa: E402  (scripts/lib, on the path through support)
+import overlap  # noqa: E402
 import sampling  # noqa: E402
 import text_sources  # noqa: E402
+
+sys.path.insert(0, str(ROOT / "scripts"))
+import prepare_data  # noqa: E402
 
 WORDS = ["the", "model", "of", "a", "quantised", "weight", "moves", "12", "codes,", "and", "then", "Ünïcödé", "the end.\n"]
 
@@ -45,6 +51,22 @@ class PrepareTest(ProgramTest):
         self.texts = [text_of(seed, words) for seed, words in enumerate((40, 5, 300, 90, 1, 500, 60))]
         self.lines = self.folder / "documents.jsonl"
         self.lines.write_text("".join(json.dumps({"text": text, "id": 1}) + "\n" for text in self.texts))
+
+    def start(self, program: str, *arguments: object, stdin: Optional[str] = None) -> subprocess.CompletedProcess:
+        """prepare_data.py in this process, which has its libraries loaded; others as they are run by a user."""
+        if program != "prepare_data.py" or "PYTHONPATH" in os.environ:
+            return super().start(program, *arguments, stdin=stdin)
+        said, complained, status, here = io.StringIO(), io.StringIO(), 0, os.getcwd()
+        try:
+            os.chdir(self.folder)
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained), \
+                    mock.patch.object(sys, "argv", [program, *map(str, arguments)]):
+                errors.run(prepare_data.main)
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        finally:
+            os.chdir(here)
+        return subprocess.CompletedProcess([], status, said.getvalue(), complained.getvalue())
 
     def ids(self, text: str) -> list[int]:
         return self.library.encode(text, add_special_tokens=False).ids
@@ -257,6 +279,22 @@ class Overlap(PrepareTest):
             self.assertFalse(any(shares(row) for row in self.tokens().reshape(-1, 64).tolist()))
         self.refuse(*self.common("--ctx", 64, "--exclude", self.folder / "all.h5", "--sequences", 1), says="share text")
 
+    def test_two_stores_compared(self) -> None:
+        self.prepare("--document-end", "<|end|>", out="all.h5")
+        self.prepare("--ctx", 100, "--shard-tokens", 100, "--sequences", 4, out="part")
+        tokens, part = self.tokens("all.h5").tolist(), [self.tokens(f"part/{i:05d}.h5").tolist() for i in range(4)]
+        whole = {tuple(tokens[i : i + 40]) for i in range(len(tokens) - 39)}
+        expected = sum(tuple(shard[i : i + 40]) in whole for shard in part for i in range(61))
+        self.assertTrue(0 < expected < 4 * 61)
+        command = ("check_overlap.py", "part", "--against", "all.h5", "--overlap-tokens", 40, "--json")
+        done = self.start(*command)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertEqual(json.loads(done.stdout.splitlines()[-1]), {"windows": 4 * 61, "shared": expected})
+        (self.folder / "other.txt").write_text("nothing of that kind at all " * 9)
+        self.prepare("--from", self.folder / "other.txt", out="other.h5")
+        self.succeed("check_overlap.py", "part", "--against", "other.h5")
+        self.refuse("check_overlap.py", "part", "--against", "none.h5", says="none.h5: no such file")
+
     def test_another_tokenizer_is_refused(self) -> None:
         self.prepare(out="eval.h5")
         self.tokenizer.write_text(json.dumps(json.loads(self.tokenizer.read_text()), indent=1))
@@ -274,6 +312,17 @@ class Shards(PrepareTest):
         self.assertTrue(all(part.size == 300 for part in parts[:-1]))
         numpy.testing.assert_array_equal(numpy.concatenate(parts), self.tokens())
         self.refuse(*self.common("--ctx", 50, "--shard-tokens", 320, out="shards"), says="is a folder already")
+
+    def test_resumed_for_other_sequences_of_the_same_text(self) -> None:
+        flags = ("--ctx", 50, "--sequences", 7, "--sampling", "unbiased")
+        expected = self.prepare(*flags, out="fresh.h5")
+        self.refuse(*self.common("--ctx", 10**6, "--sequences", 1, "--sampling", "biased"), says="the longest has")
+        tokens = self.folder / "out.h5.preparing" / "tokens.bin"
+        before = tokens.stat()
+        with mock.patch.object(prepare_data.TokenWork, "append", side_effect=AssertionError("tokenised again")):
+            self.assertEqual(self.prepare(*flags, "--resume"), expected)
+        self.assertEqual(before.st_size, 4 * expected["tokens_read"])
+        self.assertFalse(tokens.parent.exists())
 
     def test_killed_and_resumed_gives_the_same(self) -> None:
         source = self.folder / "many.jsonl"

@@ -1,0 +1,12 @@
+#!/bin/bash
+# Tests the page of a run in a headless browser; installs Debian's chromium where there is none. BROWSER names another.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [[ -z ${BROWSER:-} ]] && ! command -v chromium google-chrome >/dev/null; then
+    echo "browser: installing chromium"
+    as_root=()
+    ((EUID == 0)) || as_root=(sudo)
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium >/dev/null ||
+        { echo "browser: apt-get could not install chromium: name a browser with BROWSER=path" >&2; exit 2; }
+fi
+exec build/venv/bin/python tests/python/run_page_test.py Browser
