@@ -1,6 +1,8 @@
 #include "host/model/import.h"
 
+#include "host/model/aqlm_checkpoint.h"
 #include "host/model/model.h"
+#include "host/quant/quantize_model.h"
 #include "io/error.h"
 #include "io/safetensors.h"
 
@@ -8,6 +10,7 @@
 #include <cmath>
 #include <cstring>
 #include <fstream>
+#include <optional>
 #include <set>
 
 namespace pvtune {
@@ -17,14 +20,26 @@ namespace {
 constexpr const char* head_name = "lm_head.weight";
 constexpr const char* embedding_name = "model.embed_tokens.weight";
 
-ModelConfig read_folder_config(const std::string& folder) {
+struct FolderConfig {
+    ModelConfig model;
+    std::optional<QuantizationSpec> aqlm;  ///< of an AQLM checkpoint
+
+    bool quantized(const SafetensorsFolder& folder, const TensorSpec& spec) const {
+        return aqlm && spec.block_matrix && !folder.has(spec.name) && folder.has(aqlm_parts(spec.name)[0]);
+    }
+};
+
+FolderConfig read_folder_config(const std::string& folder) {
     const std::string path = folder + "/config.json";
     std::ifstream stream(path, std::ios::binary);
     if (!stream) throw Error(path + ": no such file: --from names the folder of a Hugging Face model");
-    const std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+    std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
     if (stream.bad()) throw Error(path + ": cannot be read: check the disk");
-    return parse_config(text, path);
+    const auto aqlm = take_aqlm_layout(text, path);
+    return {parse_config(text, path), aqlm};
 }
+
+std::int64_t elements_of(const TensorSpec& spec) { return TensorInfo{DType::u8, spec.shape}.elements(); }
 
 std::string shape_text(const std::vector<std::int64_t>& shape) {
     std::string text;
@@ -49,10 +64,15 @@ void check_tensor(const SafetensorsFolder& folder, const TensorSpec& spec) {
     }
 }
 
-void check_names(const SafetensorsFolder& folder, const std::string& path, const ModelConfig& config,
+void check_names(const SafetensorsFolder& folder, const std::string& path, const FolderConfig& config,
                  const std::vector<TensorSpec>& specs) {
     std::set<std::string> known;
     for (const TensorSpec& spec : specs) {
+        if (config.quantized(folder, spec)) {
+            check_aqlm_matrix(folder, spec, *config.aqlm);
+            for (const std::string& part : aqlm_parts(spec.name)) known.insert(part);
+            continue;
+        }
         if (!folder.has(spec.name)) {
             throw Error(path + ": has no tensor " + spec.name +
                         ", which config.json asks for: download the model again");
@@ -61,7 +81,7 @@ void check_names(const SafetensorsFolder& folder, const std::string& path, const
         known.insert(spec.name);
     }
     for (const std::string& name : folder.names()) {
-        if (!known.contains(name) && !harmless(config, name)) {
+        if (!known.contains(name) && !harmless(config.model, name)) {
             throw Error(folder.file_of(name) + ": " + name +
                         " is not part of the model that config.json describes: is it the config of this model?");
         }
@@ -98,33 +118,44 @@ void check_tied_head(const SafetensorsFolder& folder, const ModelConfig& config)
 
 ImportPlan plan_import(const std::string& path) {
     ImportPlan plan;
-    plan.config = read_folder_config(path);
+    const FolderConfig config = read_folder_config(path);
+    plan.config = config.model;
     const SafetensorsFolder folder(path);
     const std::vector<TensorSpec> specs = tensor_specs(plan.config);
-    check_names(folder, path, plan.config, specs);
+    check_names(folder, path, config, specs);
     for (const TensorSpec& spec : specs) {
-        const TensorInfo& info = folder.info(spec.name);
+        const std::int64_t bytes = config.quantized(folder, spec) ? check_aqlm_matrix(folder, spec, *config.aqlm)
+                                                                  : folder.info(spec.name).bytes();
         ++plan.tensors;
-        plan.parameters += info.elements();
-        plan.bytes += info.bytes();
-        plan.largest = std::max(plan.largest, info.bytes());
+        plan.parameters += elements_of(spec);
+        plan.bytes += bytes;
+        plan.largest = std::max(plan.largest, bytes);
     }
     return plan;
 }
 
 ImportResult import_model(const std::string& path, const std::string& out, const std::string& command,
                           const std::function<void(const std::string&, std::int64_t)>& progress) {
-    const ModelConfig config = read_folder_config(path);
+    const FolderConfig config = read_folder_config(path);
     const SafetensorsFolder folder(path);
-    const std::vector<TensorSpec> specs = tensor_specs(config);
+    const std::vector<TensorSpec> specs = tensor_specs(config.model);
     check_names(folder, path, config, specs);
-    check_tied_head(folder, config);
+    check_tied_head(folder, config.model);
 
     StoreWriter store(out, "weights", command);
-    store.set_text("/", "config", config.json);
+    store.set_text("/", "config", config.model.json);
+    if (config.aqlm) store.set_text("/", "quantization", quantization_json(*config.aqlm, 0, "an AQLM checkpoint"));
     ImportResult result;
     std::vector<std::byte> aligned;  // tensors of a safetensors file may lie at any byte
     for (const TensorSpec& spec : specs) {
+        if (config.quantized(folder, spec)) {
+            import_aqlm_matrix(folder, spec, *config.aqlm, store);
+            ++result.tensors;
+            result.parameters += elements_of(spec);
+            result.bytes += check_aqlm_matrix(folder, spec, *config.aqlm);
+            progress(spec.name, elements_of(spec));
+            continue;
+        }
         const TensorInfo& info = folder.info(spec.name);
         aligned.assign(folder.data(spec.name), folder.data(spec.name) + info.bytes());
         check_finite(folder.file_of(spec.name) + ": " + spec.name, info.dtype, aligned.data(), info.elements());
