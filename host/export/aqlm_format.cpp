@@ -87,12 +87,15 @@ public:
     }
 
     nlohmann::ordered_json config(const std::vector<std::string>& dense) const override {
+        // Older transformers look for the tensor's name, newer for the module's.
+        std::vector<std::string> names = {"lm_head.weight", "lm_head"};
+        for (const std::string& name : dense) names.insert(names.end(), {name, module_of(name)});
         return {{"quant_method", "aqlm"},
                 {"in_group_size", layout_->group},
                 {"out_group_size", 1},
                 {"num_codebooks", layout_->codebooks},
                 {"nbits_per_codebook", layout_->code_bits},
-                {"linear_weights_not_to_quantize", dense}};
+                {"linear_weights_not_to_quantize", names}};
     }
 
 private:

@@ -35,8 +35,8 @@ void write_outputs(const std::string& model_path, const std::string& tokens_path
     StoreWriter writer(out, "outputs", "model_outputs");
     writer.write("logits", DType::f32, {batch.tokens(), model.config.vocabulary}, result.logits.data());
     writer.write("losses", DType::f32, {batch.tokens()}, result.losses.data());
-    for (const auto& [name, gradient] : result.gradients) {
-        writer.write("gradients/" + name, DType::f32, store.info("/tensors/" + name).shape, gradient.data());
+    for (const TensorSpec& spec : tensor_specs(model.config)) {
+        writer.write("gradients/" + spec.name, DType::f32, spec.shape, result.gradients.at(spec.name).data());
     }
     writer.commit();
 }
