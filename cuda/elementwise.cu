@@ -1,6 +1,6 @@
-// Operations that touch every element once: out = a + b, out += scale * in, out = in converted, out[t] += bias. Arrays
-// of `count` elements or [tokens, width], row-major. All are bound by memory: 16 bytes a thread and access (8 of the
-// bf16 side of a conversion, so that neighbouring threads stay neighbours on both sides).
+// Operations that touch every element once: out = a + b, values *= factor, out += scale * in, out = in converted,
+// out[t] += bias. Arrays of `count` elements or [tokens, width], row-major. All are bound by memory: 16 bytes a thread
+// and access (8 of the bf16 side of a conversion, so that neighbouring threads stay neighbours on both sides).
 
 #include "cuda/kernels.h"
 #include "cuda/vector.cuh"
@@ -25,6 +25,20 @@ __global__ void __launch_bounds__(threads) add_kernel(T* out, const T* a, const 
         store_lanes(out + first, left);
     } else {
         for (std::int64_t i = first; i < count; ++i) out[i] = from_float<T>(to_float(a[i]) + to_float(b[i]));
+    }
+}
+
+template <class T>
+__global__ void __launch_bounds__(threads) scale_kernel(T* values, float factor, std::int64_t count) {
+    constexpr int lanes = lanes_of<T>;
+    const std::int64_t first = (std::int64_t{blockIdx.x} * threads + threadIdx.x) * lanes;
+    if (first + lanes <= count) {
+        float piece[lanes];
+        load_lanes(piece, values + first);
+        for (int i = 0; i < lanes; ++i) piece[i] *= factor;
+        store_lanes(values + first, piece);
+    } else {
+        for (std::int64_t i = first; i < count; ++i) values[i] = from_float<T>(factor * to_float(values[i]));
     }
 }
 
@@ -116,6 +130,13 @@ void add(T* out, const T* a, const T* b, std::int64_t count, Stream stream) {
     launch(add_kernel<T>, dim3(blocks), dim3(threads), 0, stream, out, a, b, count);
 }
 
+template <class T>
+void scale(T* values, float factor, std::int64_t count, Stream stream) {
+    if (count == 0) return;
+    const unsigned blocks = blocks_for(ceil_divide(count, lanes_of<T>));
+    launch(scale_kernel<T>, dim3(blocks), dim3(threads), 0, stream, values, factor, count);
+}
+
 void add_scaled(float* out, const float* in, float scale, std::int64_t count, Stream stream) {
     if (count == 0) return;
     const unsigned blocks = blocks_for(ceil_divide(count, lanes_of<float>));
@@ -141,6 +162,8 @@ void add_bias(T* out, const float* bias, std::int64_t tokens, std::int64_t width
 
 template void add(float*, const float*, const float*, std::int64_t, Stream);
 template void add(bf16*, const bf16*, const bf16*, std::int64_t, Stream);
+template void scale(float*, float, std::int64_t, Stream);
+template void scale(bf16*, float, std::int64_t, Stream);
 template void convert(float*, const float*, std::int64_t, Stream);
 template void convert(float*, const bf16*, std::int64_t, Stream);
 template void convert(bf16*, const float*, std::int64_t, Stream);

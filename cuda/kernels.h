@@ -41,15 +41,15 @@ void rmsnorm_backward(T* d_in, float* d_weight, const T* d_out, const T* in, con
 std::size_t rmsnorm_backward_workspace(std::int64_t tokens, std::int64_t width);
 
 // ---- rope.cu
-/// Rotates heads [tokens, heads, head_dim] in place, element i with i + head_dim / 2; cosines, sines
-/// [length, head_dim / 2], token t at position t mod length.
+/// Rotates heads [tokens, heads, head_dim] in place, element i with i + half, i < half <= head_dim / 2; cosines, sines
+/// [length, half], token t at position t mod length.
 template <class T>
 void rope_forward(T* heads, const float* cosines, const float* sines, std::int64_t tokens, std::int64_t head_count,
-                  std::int64_t head_dim, std::int64_t length, Stream stream);
+                  std::int64_t head_dim, std::int64_t half, std::int64_t length, Stream stream);
 /// The transposed rotation.
 template <class T>
 void rope_backward(T* d_heads, const float* cosines, const float* sines, std::int64_t tokens, std::int64_t head_count,
-                   std::int64_t head_dim, std::int64_t length, Stream stream);
+                   std::int64_t head_dim, std::int64_t half, std::int64_t length, Stream stream);
 
 // ---- swiglu.cu
 /// out = silu(gate) * up, `count` elements.
@@ -60,7 +60,17 @@ template <class T>
 void swiglu_backward(T* d_gate, T* d_up, T* out, const T* d_out, const T* gate, const T* up, std::int64_t count,
                      Stream stream);
 
+/// The same with gelu (its tanh approximation) instead of silu.
+template <class T>
+void geglu_forward(T* out, const T* gate, const T* up, std::int64_t count, Stream stream);
+template <class T>
+void geglu_backward(T* d_gate, T* d_up, T* out, const T* d_out, const T* gate, const T* up, std::int64_t count,
+                    Stream stream);
+
 // ---- elementwise.cu
+/// values[i] *= factor.
+template <class T>
+void scale(T* values, float factor, std::int64_t count, Stream stream);
 /// out = a + b; out may be a or b.
 template <class T>
 void add(T* out, const T* a, const T* b, std::int64_t count, Stream stream);

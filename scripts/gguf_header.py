@@ -20,7 +20,7 @@ from errors import Error, run  # noqa: E402
 from gguf_vocabulary import add_vocabulary  # noqa: E402
 
 # model_type of config.json -> GGUF's architecture.
-ARCHITECTURES = {"llama": "llama", "mistral": "llama"}
+ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 
 
 def add_metadata(writer: Any, request: dict[str, Any]) -> None:
@@ -28,23 +28,27 @@ def add_metadata(writer: Any, request: dict[str, Any]) -> None:
     import gguf
 
     config, sizes = request["config"], request["sizes"]
-    if sizes["window"]:
-        raise Error(f"config.json: a sliding window of {sizes['window']} tokens is not part of GGUF's llama"
-                    " architecture: use --format hf-dense")
+    if sizes["rope_scaling"] not in ("none", "linear"):
+        raise Error(f"config.json: rotary scaling {sizes['rope_scaling']!r} is not written as GGUF: use --format hf-dense"
+                    " and llama.cpp's convert_hf_to_gguf.py")
     name = config.get("_name_or_path")
     if name:
         writer.add_name(os.path.basename(os.path.normpath(name)))
     writer.add_block_count(sizes["layers"])
-    writer.add_context_length(sizes["max_positions"])
+    # These architectures have no sliding window there: up to its length there is no difference.
+    writer.add_context_length(min(sizes["max_positions"], sizes["window"] or sizes["max_positions"]))
     writer.add_embedding_length(sizes["width"])
     writer.add_feed_forward_length(sizes["intermediate"])
     writer.add_head_count(sizes["heads"])
     writer.add_head_count_kv(sizes["kv_heads"])
-    if sizes["head_dim"] * sizes["heads"] != sizes["width"]:
+    if sizes["head_dim"] * sizes["heads"] != sizes["width"] or config["model_type"] == "qwen3":
         writer.add_key_length(sizes["head_dim"])
         writer.add_value_length(sizes["head_dim"])
-    writer.add_rope_dimension_count(sizes["head_dim"])
+    writer.add_rope_dimension_count(sizes["rope_dimensions"])
     writer.add_rope_freq_base(sizes["rope_theta"])
+    if sizes["rope_scaling"] == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(sizes["rope_factor"])
     writer.add_layer_norm_rms_eps(sizes["rms_epsilon"])
     writer.add_vocab_size(sizes["vocabulary"])
     types = {tensor["type"] for tensor in request["tensors"] if len(tensor["shape"]) == 2}

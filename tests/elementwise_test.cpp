@@ -33,6 +33,22 @@ TEST(Add, AgreesWithPlainLoopsInPlaceToo) {
     }
 }
 
+TEST(Scale, AgreesWithPlainLoops) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+        for (const std::int64_t count : {1, 7, 33, 2310}) {
+            OwnedTensor values = random_tensor(dtype, {count}, 1);
+            OwnedTensor expected(dtype, {count});
+            const Values before = values_of(values);
+            for (std::int64_t i = 0; i < count; ++i) {
+                const auto value = static_cast<float>(before[static_cast<std::size_t>(i)]);
+                expected.set(i, static_cast<double>(4.6F * value));
+            }
+            scale(values, 4.6F);
+            EXPECT_TRUE(same_bits(values, expected));
+        }
+    }
+}
+
 TEST(ColumnSum, AgreesWithPlainLoopsAndAdds) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
         for (const std::int64_t tokens : {1, 7, 33, 100}) {

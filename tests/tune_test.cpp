@@ -459,12 +459,12 @@ TEST_F(Tuning, ANanInAWeightStopsTheRunAndIsNamed) {
     stops([](Model&, Model& teacher) { set_nan(teacher.blocks[1].matrices[gate].weight); },
           "the teacher's model.layers.1.mlp.gate_proj.weight");
     stops([](Model&, Model& teacher) { set_nan(teacher.final_norm); }, "the teacher's model.norm.weight");
-    stops([](Model& student, Model&) { set_nan(student.blocks[2].attention_norm); },
+    stops([](Model& student, Model&) { set_nan(student.blocks[2].norms[attention_norm]); },
           "model.layers.2.input_layernorm.weight");
     stops([](Model& student, Model&) { set_nan(student.blocks[0].matrices[key].quantized->parameters()[1].value); },
           "model.layers.0.self_attn.k_proj.weight.scales");
     stops([](Model& student, Model&) { set_nan(student.blocks[0].matrices[value].bias); },
-          "the bias of model.layers.0.self_attn.v_proj.weight");
+          "model.layers.0.self_attn.v_proj.bias");
     stops([](Model& student, Model&) { set_nan(student.head); }, "lm_head.weight");
 }
 

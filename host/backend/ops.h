@@ -88,8 +88,9 @@ public:
     /// d_bias[j] (f32) += sum over t of d_out[t, j].
     virtual void column_sum(Tensor d_bias, Tensor d_out) = 0;
 
-    /// Rotates heads [tokens, heads, head_dim] in place, pairing element i with i + head_dim / 2 (the Hugging Face
-    /// layout); cosines and sines [length, head_dim / 2] f32, token t at position t mod length.
+    /// Rotates heads [tokens, heads, head_dim] in place, pairing element i with i + half (the Hugging Face layout);
+    /// cosines and sines [length, half] f32, half <= head_dim / 2: elements from 2 * half on stay. Token t is at
+    /// position t mod length.
     virtual void rope_forward(Tensor heads, Tensor cosines, Tensor sines) = 0;
     /// The transposed rotation, in place.
     virtual void rope_backward(Tensor d_heads, Tensor cosines, Tensor sines) = 0;
@@ -279,6 +280,13 @@ public:
     /// out (f32 or bf16) = in (f32 or bf16), element by element.
     virtual void convert(Tensor out, Tensor in) = 0;
     virtual void fill_zero(Tensor out) = 0;
+
+    // ---- of some families of models
+    /// swiglu_forward and swiglu_backward with gelu (its tanh approximation) instead of silu.
+    virtual void geglu_forward(Tensor out, Tensor gate, Tensor up) = 0;
+    virtual void geglu_backward(Tensor d_gate, Tensor d_up, Tensor out, Tensor d_out, Tensor gate, Tensor up) = 0;
+    /// hidden *= factor: embeddings that are scaled.
+    virtual void scale(Tensor hidden, float factor) = 0;
 };
 
 }  // namespace pvtune

@@ -25,9 +25,9 @@ std::unique_ptr<MatrixFormat> matrix_format(const ExportJob& job) {
 }
 
 /// A tensor in the type of the dense ones. llama.cpp wants vectors in f32.
-SafetensorsEntry dense_part(const ExportJob& job, const TensorSpec& spec) {
-    const DType type = job.format == "gguf" && spec.shape.size() == 1 ? DType::f32 : job.dense;
-    return {spec.name, type_name(type), spec.shape, TensorInfo{type, spec.shape}.bytes()};
+SafetensorsEntry dense_part(const ExportJob& job, const SourceTensor& source) {
+    const DType type = job.format == "gguf" && source.shape.size() == 1 ? DType::f32 : job.dense;
+    return {source.name, type_name(type), source.shape, TensorInfo{type, source.shape}.bytes()};
 }
 
 Bytes narrowed(const std::string& model, const SafetensorsEntry& part, const std::vector<float>& values) {
@@ -47,10 +47,53 @@ Bytes narrowed(const std::string& model, const SafetensorsEntry& part, const std
     return part.type == "BF16" ? to(bf16{}) : to(f16{});
 }
 
-std::int64_t quantized_bytes(const StoreReader& model, const std::string& path) {
+std::int64_t stored_bytes(const StoreReader& model, const std::string& path) {
+    if (!model.is_group(path)) return model.info(path).bytes();
     std::int64_t bytes = 0;
     for (const std::string& part : model.children(path)) bytes += model.info(path + "/" + part).bytes();
     return bytes;
+}
+
+/// Reads what it takes of a matrix; its shape must be the config's.
+std::unique_ptr<Representation> load_matrix(Backend& backend, const StoreReader& model, const TensorSpec& spec) {
+    auto matrix = load_representation(backend, model, "/tensors/" + spec.name);
+    if (std::vector{matrix->rows(), matrix->columns()} == spec.shape) return matrix;
+    throw Error(model.path() + ": " + spec.name + " is " + std::to_string(matrix->rows()) + " x " +
+                std::to_string(matrix->columns()) + ", not what the config wants: make the file again");
+}
+
+std::vector<float> dense_values(const StoreReader& model, const TensorSpec& spec,
+                                const std::function<std::unique_ptr<Backend>()>& make_backend) {
+    if (!model.is_group("/tensors/" + spec.name)) return read_dense(model, spec.name, spec.shape);
+    const auto backend = make_backend();
+    const auto matrix = load_matrix(*backend, model, spec);
+    const Tensor weight = backend->arena().allocate("weight", DType::f32, {matrix->rows(), matrix->columns()});
+    matrix->dequantize(backend->ops(), weight);
+    std::vector<float> values(static_cast<std::size_t>(weight.elements()));
+    backend->download(values.data(), weight);
+    return values;
+}
+
+/// What a tensor of the folder becomes.
+ExportPlan::Tensor plan_tensor(const ExportJob& job, MatrixFormat* matrices, const SourceTensor& source) {
+    const StoreReader& model = *job.model;
+    ExportPlan::Tensor tensor{source, false, {}, false};
+    for (const TensorSpec& part : source.parts) {
+        const std::string path = "/tensors/" + part.name;
+        if (!model.has(path))
+            throw Error(model.path() + ": has no tensor " + part.name + ": the file is incomplete, make it again");
+        tensor.quantized |= model.is_group(path);
+    }
+    if (tensor.quantized && matrices != nullptr) {
+        if (source.parts.size() > 1) {
+            throw Error(model.path() + ": " + source.name + " is one matrix in this family, pvtune's are quantised " +
+                        "apart: use --format hf-dense");
+        }
+        tensor.parts = matrices->parts(model, source.parts[0]);
+        tensor.kept = !tensor.parts.empty();
+    }
+    if (!tensor.kept) tensor.parts = {dense_part(job, source)};
+    return tensor;
 }
 
 }  // namespace
@@ -63,59 +106,48 @@ ExportPlan plan_export(const ExportJob& job) {
     ExportPlan plan;
     plan.matrices = matrix_format(job);
     const auto planning = make_cpu_backend({.threads = 1, .planning = true});
-    std::vector<std::string> dense;
-    std::string first_kept;
-    for (const TensorSpec& spec : tensor_specs(read_config(model))) {
-        const std::string path = "/tensors/" + spec.name;
-        if (!model.has(path))
-            throw Error(model.path() + ": has no tensor " + spec.name + ": the file is incomplete, make it again");
-        ExportPlan::Tensor tensor{spec, model.is_group(path), {}, false};
-        const auto elements = TensorInfo{DType::u8, spec.shape}.bytes();
-        if (tensor.quantized) {
-            if (plan.matrices) tensor.parts = plan.matrices->parts(model, spec);
-            tensor.kept = !tensor.parts.empty();
-            plan.bytes_read += quantized_bytes(model, path);
-        } else {
-            plan.bytes_read += model.info(path).bytes();
-            if (spec.block_matrix) dense.push_back(spec.name);
-        }
-        if (!tensor.kept) tensor.parts = {dense_part(job, spec)};
+    bool kept = false;
+    for (const SourceTensor& source : source_tensors(read_config(model))) {
+        const ExportPlan::Tensor& tensor = plan.tensors.emplace_back(plan_tensor(job, plan.matrices.get(), source));
+        for (const TensorSpec& part : source.parts) plan.bytes_read += stored_bytes(model, "/tensors/" + part.name);
         for (const SafetensorsEntry& part : tensor.parts) {
             plan.bytes_written += part.bytes;
             if (!tensor.kept) plan.accounted_bits += part.bytes * 8;
         }
-        if (tensor.kept) {
-            plan.accounted_bits += load_representation(*planning, model, path)->bits();
-            first_kept = spec.name;
-        }
+        if (tensor.kept) plan.accounted_bits += load_matrix(*planning, model, source.parts[0])->bits();
+        kept |= tensor.kept;
+        const std::int64_t elements = TensorInfo{DType::u8, source.shape}.elements();
         plan.weights += elements;
         plan.largest = std::max(plan.largest, elements);
-        plan.tensors.push_back(std::move(tensor));
     }
     if (plan.matrices && !file) {
-        if (first_kept.empty())
-            throw Error(model.path() + ": is not quantised: use --format hf-dense, or quantise it first");
-        plan.matrices->config(dense);  // what does not fit shows before any work
+        if (!kept) throw Error(model.path() + ": is not quantised: use --format hf-dense, or quantise it first");
+        plan.matrices->config(plan.dense_matrices());  // what does not fit shows before any work
     }
     return plan;
+}
+
+std::vector<std::string> ExportPlan::dense_matrices() const {
+    std::vector<std::string> names;
+    for (const Tensor& tensor : tensors) {
+        if (tensor.source.parts[0].block_matrix && !tensor.kept) names.push_back(tensor.source.name);
+    }
+    return names;
 }
 
 std::vector<Bytes> convert_tensor(const ExportJob& job, const ExportPlan& plan, const ExportPlan::Tensor& tensor,
                                   const std::function<std::unique_ptr<Backend>()>& make_backend, RoundingError& error) {
     const StoreReader& model = *job.model;
-    if (!tensor.quantized)
-        return {narrowed(model.path(), tensor.parts[0], read_dense(model, tensor.spec.name, tensor.spec.shape))};
-    const auto backend = make_backend();
-    const auto matrix = load_representation(*backend, model, "/tensors/" + tensor.spec.name);
-    if (std::vector{matrix->rows(), matrix->columns()} != tensor.spec.shape) {
-        throw Error(model.path() + ": " + tensor.spec.name + " is " + std::to_string(matrix->rows()) + " x " +
-                    std::to_string(matrix->columns()) + ", not what the config wants: make the file again");
+    if (tensor.kept) {
+        const auto backend = make_backend();
+        return plan.matrices->convert(tensor.parts, *load_matrix(*backend, model, tensor.source.parts[0]), error);
     }
-    if (tensor.kept) return plan.matrices->convert(tensor.parts, *matrix, error);
-    const Tensor weight = backend->arena().allocate("weight", DType::f32, {matrix->rows(), matrix->columns()});
-    matrix->dequantize(backend->ops(), weight);
-    std::vector<float> values(static_cast<std::size_t>(weight.elements()));
-    backend->download(values.data(), weight);
+    std::vector<float> values;
+    for (const TensorSpec& part : tensor.source.parts) {
+        const std::vector<float> rows = dense_values(model, part, make_backend);
+        values.insert(values.end(), rows.begin(), rows.end());
+    }
+    for (float& value : values) value -= static_cast<float>(tensor.source.offset);
     return {narrowed(model.path(), tensor.parts[0], values)};
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "host/export/matrix_format.h"
+#include "host/model/source.h"
 
 #include <functional>
 #include <optional>
@@ -20,7 +21,7 @@ struct ExportJob {
 /// What an export will write, from the model's headers alone.
 struct ExportPlan {
     struct Tensor {
-        TensorSpec spec;
+        SourceTensor source;
         bool quantized = false;               ///< in the model
         std::vector<SafetensorsEntry> parts;  ///< what it becomes
         bool kept = false;                    ///< quantised in the export too
@@ -33,6 +34,9 @@ struct ExportPlan {
     /// Bits of what is written as quantisation counts them: Representation::bits() where a matrix stays quantised.
     std::int64_t accounted_bits = 0;
     std::int64_t largest = 0;  ///< elements of the largest tensor
+
+    /// Block matrices that are not quantised in the export.
+    std::vector<std::string> dense_matrices() const;
 };
 
 /// Throws Error, with the remedy, where the format does not hold the model or something is at `out` already.

@@ -38,13 +38,46 @@ Bytes paired_rows(const Bytes& data, std::int64_t rows, std::int64_t heads) {
 }
 
 std::int64_t rotated_heads(const ModelConfig& config, const std::string& name) {
+    if (config.family != "llama" && config.family != "mistral") return 0;
     if (name.find(".self_attn.q_proj.") != std::string::npos) return config.heads;
     return name.find(".self_attn.k_proj.") != std::string::npos ? config.kv_heads : 0;
 }
 
+/// Llama 3.1's scaling is a tensor there: what each frequency is divided by.
+std::vector<float> rotary_factors(const ModelConfig& config) {
+    if (config.rotary.scaling != RotaryScaling::llama3) return {};
+    RotaryConfig plain = config.rotary;
+    plain.scaling = RotaryScaling::none;
+    std::vector<float> factors = rotary_frequencies(plain, 1);
+    const std::vector<float> scaled = rotary_frequencies(config.rotary, 1);
+    for (std::size_t i = 0; i < factors.size(); ++i) factors[i] /= scaled[i];
+    return factors;
+}
+
+const char* scaling_name(RotaryScaling scaling) {
+    switch (scaling) {
+        case RotaryScaling::none:
+        case RotaryScaling::llama3:
+            return "none";
+        case RotaryScaling::linear:
+            return "linear";
+        case RotaryScaling::yarn:
+            return "yarn";
+        case RotaryScaling::longrope:
+            return "longrope";
+    }
+    return "";
+}
+
 /// What scripts/gguf_header.py needs to know.
-std::string header_request(const ExportPlan& plan, const ModelConfig& config) {
+std::string header_request(const ExportPlan& plan, const ModelConfig& config, const std::vector<float>& factors) {
     Json tensors = Json::array();
+    if (!factors.empty()) {
+        tensors.push_back({{"name", "rope_freqs.weight"},
+                           {"type", "F32"},
+                           {"shape", {factors.size()}},
+                           {"bytes", factors.size() * sizeof(float)}});
+    }
     for (const ExportPlan::Tensor& tensor : plan.tensors) {
         const SafetensorsEntry& part = tensor.parts.at(0);
         tensors.push_back({{"name", part.name}, {"type", part.type}, {"shape", part.shape}, {"bytes", part.bytes}});
@@ -58,7 +91,10 @@ std::string header_request(const ExportPlan& plan, const ModelConfig& config) {
                         {"vocabulary", config.vocabulary},
                         {"max_positions", config.max_positions},
                         {"window", config.window},
-                        {"rope_theta", config.rope_theta},
+                        {"rope_theta", config.rotary.theta},
+                        {"rope_dimensions", config.rotary.dimensions},
+                        {"rope_scaling", scaling_name(config.rotary.scaling)},
+                        {"rope_factor", config.rotary.factor},
                         {"rms_epsilon", config.rms_epsilon}};
     return Json{{"config", Json::parse(config.json)}, {"sizes", sizes}, {"tensors", tensors}}.dump();
 }
@@ -69,11 +105,12 @@ ExportResult write_gguf(const ExportJob& job, const ExportPlan& plan,
                         const std::function<std::unique_ptr<Backend>()>& make_backend,
                         const std::function<void(const std::string&)>& progress) {
     const ModelConfig config = read_config(*job.model);
+    const std::vector<float> factors = rotary_factors(config);
     const TemporaryFile partial{job.out + ".partial"};
     const TemporaryFile request{job.out + ".header.partial"};
     {
         OutputFile file(request.path, job.out);
-        const std::string text = header_request(plan, config);
+        const std::string text = header_request(plan, config, factors);
         file.write(0, std::as_bytes(std::span<const char>(text.data(), text.size())));
         file.finish();
     }
@@ -82,14 +119,18 @@ ExportResult write_gguf(const ExportJob& job, const ExportPlan& plan,
     OutputFile file(partial.path, job.out, false);
     ExportResult result;
     std::int64_t offset = aligned(file.size());
-    for (const ExportPlan::Tensor& tensor : plan.tensors) {
-        Bytes data = convert_tensor(job, plan, tensor, make_backend, result.rounding).at(0);
-        const std::int64_t heads = rotated_heads(config, tensor.spec.name);
-        if (heads > 0) data = paired_rows(data, tensor.spec.shape[0], heads);
+    const auto append = [&](Bytes data) {
         data.resize(static_cast<std::size_t>(aligned(static_cast<std::int64_t>(data.size()))));
         file.write(offset, data);
         offset += static_cast<std::int64_t>(data.size());
-        progress(tensor.spec.name);
+    };
+    if (!factors.empty()) append(to_bytes(factors));
+    for (const ExportPlan::Tensor& tensor : plan.tensors) {
+        Bytes data = convert_tensor(job, plan, tensor, make_backend, result.rounding).at(0);
+        const std::int64_t heads = rotated_heads(config, tensor.source.name);
+        if (heads > 0) data = paired_rows(data, tensor.source.shape[0], heads);
+        append(std::move(data));
+        progress(tensor.source.name);
     }
     result.bytes = file.size();
     file.finish();

@@ -14,13 +14,7 @@ std::string config_text(const ExportJob& job, const ExportPlan& plan) {
     Json config = Json::parse(read_config(*job.model).json);
     const char* type = job.dense == DType::f32 ? "float32" : job.dense == DType::bf16 ? "bfloat16" : "float16";
     config[config.contains("dtype") ? "dtype" : "torch_dtype"] = type;
-    if (plan.matrices) {
-        std::vector<std::string> dense;
-        for (const ExportPlan::Tensor& tensor : plan.tensors) {
-            if (tensor.spec.block_matrix && !tensor.quantized) dense.push_back(tensor.spec.name);
-        }
-        config["quantization_config"] = plan.matrices->config(dense);
-    }
+    if (plan.matrices) config["quantization_config"] = plan.matrices->config(plan.dense_matrices());
     return config.dump(2) + "\n";
 }
 
@@ -38,7 +32,7 @@ ExportResult write_hf_folder(const ExportJob& job, const ExportPlan& plan,
     for (const ExportPlan::Tensor& tensor : plan.tensors) {
         const std::vector<Bytes> data = convert_tensor(job, plan, tensor, make_backend, result.rounding);
         for (std::size_t i = 0; i < data.size(); ++i) weights.write(tensor.parts[i].name, data[i]);
-        progress(tensor.spec.name);
+        progress(tensor.source.name);
     }
     result.bytes = weights.finish();
     folder.write_text("config.json", config_text(job, plan));

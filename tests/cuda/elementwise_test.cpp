@@ -30,6 +30,24 @@ TEST(CudaAdd, AgreesWithTheCpuInPlaceToo) {
     });
 }
 
+template <class T>
+void expect_scale_agrees(std::int64_t count) {
+    OwnedTensor expected = random_tensor(dtype_of<T>, {count}, 1);
+    const DeviceTensor values(expected);
+    cpu::scale(expected, 4.6F);
+    scale(values.as<T>(), 4.6F, count, nullptr);
+    EXPECT_TRUE(same_bits(values.download(), expected)) << count;
+}
+
+TEST(CudaScale, AgreesWithTheCpu) {
+    for_each_schedule([] {
+        for (const std::int64_t count : {1, 7, 8, 33, 2055}) {
+            expect_scale_agrees<float>(count);
+            expect_scale_agrees<bf16>(count);
+        }
+    });
+}
+
 template <class To, class From>
 void expect_convert_agrees(std::int64_t count) {
     const OwnedTensor in = random_tensor(dtype_of<From>, {count}, 1, 1e3);

@@ -1,7 +1,9 @@
 // What a model gives for a batch, for comparison with other programs: model_outputs MODEL.h5 TOKENS.safetensors OUT.h5
 // TOKENS holds `tokens` i64 [sequences, length]. OUT holds /logits f32 [tokens, vocabulary], /losses f32 [tokens]
-// (-log p of the next token, 0 for the last of a sequence) and /gradients/<tensor>, of their mean, f32 as in MODEL.
+// (-log p of the next token, 0 for the last of a sequence) and /gradients/<tensor>, f32, of their mean, by the names
+// and in the shapes of the Hugging Face folder that MODEL came from.
 
+#include "host/model/source.h"
 #include "io/error.h"
 #include "io/safetensors.h"
 #include "tests/model_store.h"
@@ -35,8 +37,13 @@ void write_outputs(const std::string& model_path, const std::string& tokens_path
     StoreWriter writer(out, "outputs", "model_outputs");
     writer.write("logits", DType::f32, {batch.tokens(), model.config.vocabulary}, result.logits.data());
     writer.write("losses", DType::f32, {batch.tokens()}, result.losses.data());
-    for (const TensorSpec& spec : tensor_specs(model.config)) {
-        writer.write("gradients/" + spec.name, DType::f32, spec.shape, result.gradients.at(spec.name).data());
+    for (const SourceTensor& source : source_tensors(model.config)) {
+        std::vector<float> gradient;
+        for (const TensorSpec& part : source.parts) {
+            const std::vector<float>& rows = result.gradients.at(part.name);
+            gradient.insert(gradient.end(), rows.begin(), rows.end());
+        }
+        writer.write("gradients/" + source.name, DType::f32, source.shape, gradient.data());
     }
     writer.commit();
 }

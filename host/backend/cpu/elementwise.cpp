@@ -19,6 +19,15 @@ void add(Tensor out, Tensor a, Tensor b) {
     });
 }
 
+void scale(Tensor hidden, float factor) {
+    const std::int64_t count = hidden.elements();
+    with_element(hidden.dtype, [&]<class T>(T) {
+        T* x = hidden.as<T>();
+#pragma omp parallel for simd schedule(static)
+        for (std::int64_t i = 0; i < count; ++i) x[i] = from_float<T>(factor * to_float(x[i]));
+    });
+}
+
 void column_sum(Tensor d_bias, Tensor d_out) {
     static Scratch memory;
     const std::int64_t tokens = d_out.dim(0);

@@ -163,16 +163,20 @@ public:
         });
     }
 
+    void scale(Tensor hidden, float factor) override {
+        with_float_type(hidden.dtype,
+                        [&]<class T>() { cuda::scale(hidden.as<T>(), factor, hidden.elements(), stream_); });
+    }
     void rope_forward(Tensor heads, Tensor cosines, Tensor sines) override {
         with_float_type(heads.dtype, [&]<class T>() {
             cuda::rope_forward(heads.as<T>(), cosines.as<float>(), sines.as<float>(), heads.dim(0), heads.dim(1),
-                               heads.dim(2), cosines.dim(0), stream_);
+                               heads.dim(2), cosines.dim(1), cosines.dim(0), stream_);
         });
     }
     void rope_backward(Tensor d_heads, Tensor cosines, Tensor sines) override {
         with_float_type(d_heads.dtype, [&]<class T>() {
             cuda::rope_backward(d_heads.as<T>(), cosines.as<float>(), sines.as<float>(), d_heads.dim(0), d_heads.dim(1),
-                                d_heads.dim(2), cosines.dim(0), stream_);
+                                d_heads.dim(2), cosines.dim(1), cosines.dim(0), stream_);
         });
     }
 
@@ -209,6 +213,17 @@ public:
         with_float_type(out.dtype, [&]<class T>() {
             cuda::swiglu_backward(d_gate.as<T>(), d_up.as<T>(), out.as<T>(), d_out.as<T>(), gate.as<T>(), up.as<T>(),
                                   out.elements(), stream_);
+        });
+    }
+    void geglu_forward(Tensor out, Tensor gate, Tensor up) override {
+        with_float_type(out.dtype, [&]<class T>() {
+            cuda::geglu_forward(out.as<T>(), gate.as<T>(), up.as<T>(), out.elements(), stream_);
+        });
+    }
+    void geglu_backward(Tensor d_gate, Tensor d_up, Tensor out, Tensor d_out, Tensor gate, Tensor up) override {
+        with_float_type(out.dtype, [&]<class T>() {
+            cuda::geglu_backward(d_gate.as<T>(), d_up.as<T>(), out.as<T>(), d_out.as<T>(), gate.as<T>(), up.as<T>(),
+                                 out.elements(), stream_);
         });
     }
     void add(Tensor out, Tensor a, Tensor b) override {
