@@ -110,7 +110,7 @@ TEST(Config, WhatIsNotSupportedIsRefusedByName) {
     refused("qwen3", {{"num_experts", 8}}, {"num_experts"});
     refused("qwen3", {{"quantization_config", {{"bits", 4}}}}, {"quantization_config"});
     refused("qwen2", {{"use_mrope", true}}, {"use_mrope"});
-    refused("phi3", {{"partial_rotary_factor", 0.3}}, {"partial_rotary_factor"});
+    refused("phi3", {{"partial_rotary_factor", 0.4}}, {"partial_rotary_factor"});
     refused("phi3", {{"rope_scaling", {{"type", "longrope"}, {"short_factor", {1}}, {"long_factor", {1}}}}},
             {"short_factor", "list of 2"});
     refused("phi3",

@@ -1,5 +1,6 @@
 #include "host/model/config_keys.h"
 
+#include "host/common/text.h"
 #include "io/error.h"
 
 #include <algorithm>
@@ -29,7 +30,7 @@ std::string ConfigKeys::text(const std::string& key) const {
 }
 
 void ConfigKeys::fail(const std::string& what) const {
-    throw Error(source_ + ": " + (where_.empty() ? "" : "in \"" + where_ + "\": ") + what);
+    throw Error(source_ + ": " + one_line((where_.empty() ? "" : "in \"" + where_ + "\": ") + what));
 }
 
 void ConfigKeys::refuse(const std::string& key, const std::string& supported) const {

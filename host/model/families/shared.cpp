@@ -85,17 +85,14 @@ void parse_rotary_object(ConfigKeys keys, const ModelConfig& config, RotaryConfi
     if (rotary.dimensions == config.head_dim && share != 1) keys.refuse("partial_rotary_factor", "1");
     const std::string type = keys.word("rope_type", keys.word("type", "default"));
     if (keys.has("type") && keys.word("type", "") != type) keys.fail("\"type\" and \"rope_type\" differ");
-    if (rotary.original_positions == 0) {
-        const std::int64_t given =
-            keys.integer("original_max_position_embeddings", 2, most_positions, config.max_positions);
-        rotary.original_positions = given;
-    }
-    keys.ignore({"original_max_position_embeddings"});
+    const std::int64_t original = keys.integer("original_max_position_embeddings", 2, most_positions,
+                                               std::max<std::int64_t>(2, config.max_positions));
+    const bool scaled = type != "default" && type != "none" && type != "linear";
+    if (scaled && rotary.original_positions == 0) rotary.original_positions = original;
     if (type == "default" || type == "none") {
         keys.only("factor", 1.0);
     } else if (type == "longrope" || (config.family == "phi3" && type == "su")) {
         rotary.scaling = RotaryScaling::longrope;
-        if (rotary.original_positions < 2) keys.fail("longrope needs at least 2 original positions");
         parse_longrope(keys, config, rotary);
     } else if (type == "linear" || type == "llama3" || type == "yarn") {
         if (!keys.has("factor")) keys.fail("has no \"factor\" for \"" + type + "\" positions");
