@@ -65,6 +65,7 @@ NVCCFLAGS := -std=c++20 -O3 -lineinfo --expt-relaxed-constexpr -Werror all-warni
 TEST_SOURCES := $(sort $(wildcard tests/*_test.cpp))
 LIBRARY_OBJECTS := $(LIBRARY_SOURCES:%.cpp=$(OUT)/%.o) $(DEVICE_OBJECTS)
 TESTS := $(TEST_SOURCES:tests/%.cpp=$(OUT)/tests/%)
+PARITY_PROGRAMS := $(patsubst %.cpp,$(OUT)/%,$(sort $(wildcard tests/parity/*.cpp)))
 BINARY := $(if $(filter release,$(VARIANT)),build/pvtune,$(OUT)/pvtune)
 
 # Kernels on the CPU: g++ compiles a .cu file against tests/emulation/cuda_on_cpu.h. No contraction to fma but where the
@@ -153,6 +154,15 @@ bench: build ## time the operations of this machine's backends against their lim
 bench-cpu: build ## time a tuning step and an evaluation against PyTorch, in one run
 	@scripts/bench_cpu.sh
 
+.PHONY: comparison
+comparison: build ## representations x strategies on SmolLM2: table and plot in out/comparison; ONLY='aqlm 2' for a part
+	@scripts/comparison.sh $(if $(ONLY),--only '$(ONLY)')
+
+.PHONY: parity
+parity: build ## compare with PyTorch and transformers, in an environment of their own
+	@$(MAKE) -j$(JOBS) $(PARITY_PROGRAMS)
+	@scripts/parity.sh
+
 .PHONY: gpu-bundle
 gpu-bundle: $(SETUP) ## a folder and a .tar.xz that check pvtune on another machine with a GPU; CARRY_CUBLAS=1, CARRY_DEMO=1
 	@if [[ ! -x "$(NVCC)" ]]; then echo "gpu-bundle: no nvcc on PATH and none under CUDA_HOME: install the CUDA toolkit" >&2; exit 2; fi
@@ -171,11 +181,8 @@ gpu-check: ## check pvtune on this machine's GPU, with the demo's files if they 
 	@mkdir -p out && cd out && ../build/gpu-bundle/gpu-check --data demo
 
 .PHONY: nightly
-nightly: $(SETUP) ## the tests, the kernels for every architecture, fuzzing of every reader, pages in a browser
-	@$(MAKE) test
-	@$(MAKE) compile-check ARCHITECTURES="80 89 90 100"
-	@scripts/fuzz.sh
-	@tests/browser.sh
+nightly: build ## the reproducibility run: tests, kernels, fuzzers, small real runs; report in out/nightly; ONLY=regex
+	@$(PYTHON) scripts/nightly.py $(if $(ONLY),--only '$(ONLY)')
 
 .PHONY: newcomer
 newcomer: ## the README's commands in a bare Debian 12; needs root and debootstrap
@@ -205,6 +212,10 @@ $(BINARY): $(PROGRAM_SOURCES:%.cpp=$(OUT)/%.o) $(OUT)/libpvtune.a
 $(TESTS): $(OUT)/tests/%: $(OUT)/tests/%.o $(OUT)/libpvtune.a
 	@echo "link $@"
 	@$(CXX) $(LDFLAGS) -o $@ $^ -lgtest -lgtest_main -lpthread $(LDLIBS)
+
+$(PARITY_PROGRAMS): $(OUT)/%: $(OUT)/%.o $(OUT)/libpvtune.a
+	@echo "link $@"
+	@$(CXX) $(LDFLAGS) -o $@ $^ -lgtest -lpthread $(LDLIBS)
 
 $(DEVICE_TESTS): $(OUT)/%: $(OUT)/%.o $(OUT)/libpvtune.a
 	@echo "link $@"

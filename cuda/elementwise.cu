@@ -1,8 +1,10 @@
-// Operations that touch every element once: out = a + b, out += scale * in, out = in converted, out[t] += bias. Arrays
-// of `count` elements or [tokens, width], row-major. All are bound by memory: 16 bytes a thread and access (8 of the
-// bf16 side of a conversion, so that neighbouring threads stay neighbours on both sides).
+// Operations that touch every element once: out = a + b, values *= factor, out += scale * in, out = in converted (to the
+// nearest or by chance), out[t] += bias. Arrays of `count` elements or [tokens, width], row-major. All are bound by
+// memory: 16 bytes a thread and access (8 of the bf16 side of a conversion, so that neighbouring threads stay neighbours
+// on both sides).
 
 #include "cuda/kernels.h"
+#include "cuda/random.cuh"
 #include "cuda/vector.cuh"
 
 namespace pvtune::cuda {
@@ -25,6 +27,20 @@ __global__ void __launch_bounds__(threads) add_kernel(T* out, const T* a, const 
         store_lanes(out + first, left);
     } else {
         for (std::int64_t i = first; i < count; ++i) out[i] = from_float<T>(to_float(a[i]) + to_float(b[i]));
+    }
+}
+
+template <class T>
+__global__ void __launch_bounds__(threads) scale_kernel(T* values, float factor, std::int64_t count) {
+    constexpr int lanes = lanes_of<T>;
+    const std::int64_t first = (std::int64_t{blockIdx.x} * threads + threadIdx.x) * lanes;
+    if (first + lanes <= count) {
+        float piece[lanes];
+        load_lanes(piece, values + first);
+        for (int i = 0; i < lanes; ++i) piece[i] *= factor;
+        store_lanes(values + first, piece);
+    } else {
+        for (std::int64_t i = first; i < count; ++i) values[i] = from_float<T>(factor * to_float(values[i]));
     }
 }
 
@@ -75,6 +91,30 @@ __global__ void __launch_bounds__(threads) convert_kernel(To* out, const From* i
     }
 }
 
+/// Of the 16 bits that go, as many in 2^16 chances carry into those that stay.
+__device__ inline std::uint32_t bf16_by_chance(float value, std::uint64_t seed, std::int64_t i) {
+    const std::uint32_t bits = __float_as_uint(value);
+    if ((bits & 0x7f800000U) == 0x7f800000U) return to_bf16(value).bits;
+    return (bits + static_cast<std::uint32_t>(bits_at(seed, static_cast<std::uint64_t>(i)) >> 48)) >> 16;
+}
+
+__global__ void __launch_bounds__(threads)
+    convert_by_chance_kernel(bf16* out, const float* in, std::uint64_t seed, std::int64_t count) {
+    const std::int64_t first = (std::int64_t{blockIdx.x} * threads + threadIdx.x) * converted_lanes;
+    if (first + converted_lanes <= count) {
+        float values[converted_lanes];
+        std::uint32_t rounded[converted_lanes];
+        load_four(values, in + first);
+        for (int i = 0; i < converted_lanes; ++i) rounded[i] = bf16_by_chance(values[i], seed, first + i);
+        *reinterpret_cast<uint2*>(out + first) =
+            make_uint2(rounded[0] | (rounded[1] << 16), rounded[2] | (rounded[3] << 16));
+    } else {
+        for (std::int64_t i = first; i < count; ++i) {
+            out[i].bits = static_cast<std::uint16_t>(bf16_by_chance(in[i], seed, i));
+        }
+    }
+}
+
 /// A thread keeps its columns' biases for the rows of its block.
 constexpr int rows_of_block = 8;
 
@@ -116,6 +156,13 @@ void add(T* out, const T* a, const T* b, std::int64_t count, Stream stream) {
     launch(add_kernel<T>, dim3(blocks), dim3(threads), 0, stream, out, a, b, count);
 }
 
+template <class T>
+void scale(T* values, float factor, std::int64_t count, Stream stream) {
+    if (count == 0) return;
+    const unsigned blocks = blocks_for(ceil_divide(count, lanes_of<T>));
+    launch(scale_kernel<T>, dim3(blocks), dim3(threads), 0, stream, values, factor, count);
+}
+
 void add_scaled(float* out, const float* in, float scale, std::int64_t count, Stream stream) {
     if (count == 0) return;
     const unsigned blocks = blocks_for(ceil_divide(count, lanes_of<float>));
@@ -127,6 +174,12 @@ void convert(To* out, const From* in, std::int64_t count, Stream stream) {
     if (count == 0) return;
     const unsigned blocks = blocks_for(ceil_divide(count, converted_lanes));
     launch(convert_kernel<To, From>, dim3(blocks), dim3(threads), 0, stream, out, in, count);
+}
+
+void convert_by_chance(bf16* out, const float* in, std::uint64_t seed, std::int64_t count, Stream stream) {
+    if (count == 0) return;
+    const unsigned blocks = blocks_for(ceil_divide(count, converted_lanes));
+    launch(convert_by_chance_kernel, dim3(blocks), dim3(threads), 0, stream, out, in, seed, count);
 }
 
 template <class T>
@@ -141,6 +194,8 @@ void add_bias(T* out, const float* bias, std::int64_t tokens, std::int64_t width
 
 template void add(float*, const float*, const float*, std::int64_t, Stream);
 template void add(bf16*, const bf16*, const bf16*, std::int64_t, Stream);
+template void scale(float*, float, std::int64_t, Stream);
+template void scale(bf16*, float, std::int64_t, Stream);
 template void convert(float*, const float*, std::int64_t, Stream);
 template void convert(float*, const bf16*, std::int64_t, Stream);
 template void convert(bf16*, const float*, std::int64_t, Stream);

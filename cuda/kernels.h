@@ -41,15 +41,15 @@ void rmsnorm_backward(T* d_in, float* d_weight, const T* d_out, const T* in, con
 std::size_t rmsnorm_backward_workspace(std::int64_t tokens, std::int64_t width);
 
 // ---- rope.cu
-/// Rotates heads [tokens, heads, head_dim] in place, element i with i + head_dim / 2; cosines, sines
-/// [length, head_dim / 2], token t at position t mod length.
+/// Rotates heads [tokens, heads, head_dim] in place, element i with i + half, i < half <= head_dim / 2; cosines, sines
+/// [length, half], token t at position t mod length.
 template <class T>
 void rope_forward(T* heads, const float* cosines, const float* sines, std::int64_t tokens, std::int64_t head_count,
-                  std::int64_t head_dim, std::int64_t length, Stream stream);
+                  std::int64_t head_dim, std::int64_t half, std::int64_t length, Stream stream);
 /// The transposed rotation.
 template <class T>
 void rope_backward(T* d_heads, const float* cosines, const float* sines, std::int64_t tokens, std::int64_t head_count,
-                   std::int64_t head_dim, std::int64_t length, Stream stream);
+                   std::int64_t head_dim, std::int64_t half, std::int64_t length, Stream stream);
 
 // ---- swiglu.cu
 /// out = silu(gate) * up, `count` elements.
@@ -60,7 +60,17 @@ template <class T>
 void swiglu_backward(T* d_gate, T* d_up, T* out, const T* d_out, const T* gate, const T* up, std::int64_t count,
                      Stream stream);
 
+/// The same with gelu (its tanh approximation) instead of silu.
+template <class T>
+void geglu_forward(T* out, const T* gate, const T* up, std::int64_t count, Stream stream);
+template <class T>
+void geglu_backward(T* d_gate, T* d_up, T* out, const T* d_out, const T* gate, const T* up, std::int64_t count,
+                    Stream stream);
+
 // ---- elementwise.cu
+/// values[i] *= factor.
+template <class T>
+void scale(T* values, float factor, std::int64_t count, Stream stream);
 /// out = a + b; out may be a or b.
 template <class T>
 void add(T* out, const T* a, const T* b, std::int64_t count, Stream stream);
@@ -69,6 +79,8 @@ void add_scaled(float* out, const float* in, float scale, std::int64_t count, St
 /// out = in, converted.
 template <class To, class From>
 void convert(To* out, const From* in, std::int64_t count, Stream stream);
+/// out = in, each rounded to one of the two bf16 around it with the odds of their distances: chance (seed, i).
+void convert_by_chance(bf16* out, const float* in, std::uint64_t seed, std::int64_t count, Stream stream);
 /// out [tokens, width] += bias [width].
 template <class T>
 void add_bias(T* out, const float* bias, std::int64_t tokens, std::int64_t width, Stream stream);
@@ -359,12 +371,13 @@ struct VStepRates {
 };
 /// v = beta2 v + (1 - beta2) g^2; u = g / (sqrt(v / (1 - beta2^step)) + epsilon); target = base - rate * r * u,
 /// r = |base| / |u| (lamb) or 1; scores[j] = |target_j - current_j|^2 over each group of `group` weights, 1, 4, 8
-/// or 16. base may be target's buffer or current's. target, d_weight [count] f32; second_moment, base, current f32 or
-/// bf16, u from the v that is stored.
+/// or 16. base may be target's buffer or current's. target, d_weight [count] f32; second_moment [count / moment_group],
+/// base, current f32 or bf16, u from the v that is stored. moment_group: 1, or (f32) 4, 8 or 16 neighbours that share
+/// a v, which follows the mean of their g^2.
 template <class Moment, class Base, class Current>
 void moment_and_score(float* target, float* scores, Moment* second_moment, const float* d_weight, const Base* base,
-                      const Current* current, std::int64_t count, std::int64_t group, const VStepRates& rates,
-                      void* workspace, Stream stream);
+                      const Current* current, std::int64_t count, std::int64_t group, std::int64_t moment_group,
+                      const VStepRates& rates, void* workspace, Stream stream);
 std::size_t moment_and_score_workspace(std::int64_t count);
 
 // ---- select_largest.cu

@@ -31,6 +31,7 @@ int program(int argc, char** argv) {
     add_score_command(app, common);
     add_generate_command(app, common);
     add_inspect_command(app, common);
+    add_export_command(app, common);
     add_bench_command(app, common);
     add_demo_convergence_command(app, common);
     add_common_flags(app, common);

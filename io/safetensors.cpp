@@ -104,15 +104,18 @@ Json parse_object(const std::string& path, std::string_view text) {
 }
 
 std::optional<DType> dtype_from(std::string_view name) {
-    constexpr std::array<std::pair<std::string_view, DType>, 9> known = {{{"F32", DType::f32},
-                                                                          {"BF16", DType::bf16},
-                                                                          {"F16", DType::f16},
-                                                                          {"F64", DType::f64},
-                                                                          {"U8", DType::u8},
-                                                                          {"U16", DType::u16},
-                                                                          {"U32", DType::u32},
-                                                                          {"I32", DType::i32},
-                                                                          {"I64", DType::i64}}};
+    // Signed integers of 8 and 16 bits come as their bits: they are codes (AQLM), which wrap around.
+    constexpr std::array<std::pair<std::string_view, DType>, 11> known = {{{"F32", DType::f32},
+                                                                           {"BF16", DType::bf16},
+                                                                           {"F16", DType::f16},
+                                                                           {"F64", DType::f64},
+                                                                           {"U8", DType::u8},
+                                                                           {"U16", DType::u16},
+                                                                           {"U32", DType::u32},
+                                                                           {"I32", DType::i32},
+                                                                           {"I64", DType::i64},
+                                                                           {"I8", DType::u8},
+                                                                           {"I16", DType::u16}}};
     for (const auto& [text, dtype] : known)
         if (name == text) return dtype;
     return std::nullopt;

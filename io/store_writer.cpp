@@ -1,4 +1,5 @@
 #include "io/error.h"
+#include "io/output_file.h"
 #include "io/store_catalog.h"
 
 #include <fcntl.h>
@@ -17,16 +18,6 @@ namespace pvtune {
 namespace {
 
 constexpr std::int64_t chunk_target_bytes = std::int64_t{1} << 20;
-
-[[noreturn]] void fail_writing(const std::string& path, int error) {
-    std::string remedy = "check the path and the disk";
-    if (error == ENOSPC || error == EDQUOT) remedy = "free some space or choose another folder";
-    if (error == EFBIG) remedy = "raise the limit on file sizes (ulimit -f) or choose another folder";
-    if (error == ENOENT || error == ENOTDIR) remedy = "make the folder first";
-    if (error == EACCES || error == EPERM || error == EROFS) remedy = "choose a folder that you may write to";
-    if (error == ENAMETOOLONG) remedy = "choose a shorter name";
-    throw Error(path + ": cannot be written (" + std::strerror(error) + "): " + remedy);
-}
 
 std::string folder_of(const std::string& path) {
     const auto folder = std::filesystem::path(path).parent_path();

@@ -7,6 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 say() { echo "bench-cpu: $*" >&2; }
 die() { say "$*"; exit 2; }
+source scripts/lib/pip_environment.sh
 
 rounds=2 repeats=3 steps=4 threads=$(nproc) precisions=(bf16 f32) text=()
 while (($#)); do
@@ -26,28 +27,10 @@ while (($#)); do
     shift 2
 done
 
-readonly python=build/venv/bin/python venv=build/torch-venv pins=third_party/requirements-torch.txt
-readonly work=out/bench-cpu needed_gigabytes=8  # what pip downloads and what it unpacks, side by side
+readonly python=build/venv/bin/python venv=build/torch-venv work=out/bench-cpu
 [[ -x build/pvtune ]] || die "build/pvtune is not there: run make build"
 [[ -x $python ]] || die "$python is not there: run make setup"
 mkdir -p "$work/runs"
-
-make_torch_environment() {
-    local hash log=build/torch-pip.log free
-    hash=$(sha256sum <"$pins")
-    [[ -f $venv/requirements.sha256 && $(<"$venv/requirements.sha256") == "$hash" ]] && return
-    free=$(df --output=avail -BG build | tail -n 1 | tr -dc 0-9)
-    ((free >= needed_gigabytes)) || die "build/: $free GB free, PyTorch needs $needed_gigabytes to install: free some"
-    say "installing PyTorch into $venv (about 2.5 GB to download; once)"
-    # --no-deps: the pins are complete, and what PyTorch asks for beyond them is only of use on a GPU.
-    if ! { "$python" -m venv --clear "$venv" && "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
-        --no-deps --only-binary :all: -r "$pins" && "$venv/bin/python" -c 'import torch, h5py, safetensors'; } \
-        >"$log" 2>&1; then
-        grep -E '^ERROR:' "$log" >&2 || tail -n 3 "$log" >&2
-        die "PyTorch could not be installed (all of the output: $log)"
-    fi
-    echo "$hash" >"$venv/requirements.sha256"
-}
 
 # torch.compile makes PyTorch up to a third faster and needs Python's headers.
 install_headers() {
@@ -96,7 +79,7 @@ pytorch() { # round precision measurement
         --measure "$3" --precision "$2" --repeats "$repeats" --threads "$threads" --windows 4
 }
 
-make_torch_environment
+make_environment "$venv" third_party/requirements-torch.txt 8 torch h5py safetensors
 install_headers
 model=''
 prepare_inputs

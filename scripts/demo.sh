@@ -14,14 +14,10 @@ TUNE_FLAGS=(--strategy pv-ste --steps 20 --batch 2 --ctx 1024 --lr 1e-3 --code-l
 EVAL_FLAGS=(--ctx 1024 --precision bf16)
 EVAL_WINDOWS=40
 GENERATE_FLAGS=(--prompt "The history of the city began in")
-# A book with chapters in plain HTML, in Debian and in Ubuntu.
-BOOK_PACKAGE=debian-handbook
-BOOK_PAGES=usr/share/doc/debian-handbook/html/en-US
-BOOK_TITLE="The Debian Administrator's Handbook (package $BOOK_PACKAGE), every fifth page for evaluation"
-
 OUT=out/demo
 CACHE=build/cache
 PYTHON=build/venv/bin/python
+source scripts/lib/book.sh
 GGUF=$CACHE/SmolLM2-135M-Instruct.gguf
 
 die() { echo "demo: $*" >&2; exit 2; }
@@ -41,28 +37,6 @@ while (($#)); do
         *) die "unknown argument '$1' (known: --text FILE)" ;;
     esac
 done
-
-# get_book: makes $CACHE/book, the pages of the book, from the installed package or from the package itself.
-get_book() {
-    local book=$CACHE/book sudo=() deb
-    [[ -d /$BOOK_PAGES ]] && { rm -rf "$book"; cp -rL "/$BOOK_PAGES" "$book"; return; }
-    [[ -d $book ]] && return
-    command -v apt-get >/dev/null || { echo "no text: neither ../shared/data nor apt-get is here: use --text FILE" >&2; return 2; }
-    rm -rf "$CACHE/deb"
-    mkdir -p "$CACHE/deb"
-    ((EUID == 0)) || sudo=(sudo)
-    # Fetched and unpacked here, not installed: containers often leave documentation out when installing.
-    if ! (cd "$CACHE/deb" && apt-get -q download "$BOOK_PACKAGE") >/dev/null 2>&1; then
-        "${sudo[@]}" apt-get -q update >/dev/null
-        (cd "$CACHE/deb" && apt-get -q download "$BOOK_PACKAGE" >/dev/null) ||
-            { echo "the package $BOOK_PACKAGE could not be downloaded: use --text FILE" >&2; return 2; }
-    fi
-    deb=$(find "$CACHE/deb" -name '*.deb')
-    mkdir "$CACHE/deb/files"
-    dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$CACHE/deb/files" --wildcards "./$BOOK_PAGES/*.html"
-    mv "$CACHE/deb/files/$BOOK_PAGES" "$book"
-    rm -rf "$CACHE/deb"
-}
 
 get_text() {
     if [[ -n $text ]]; then

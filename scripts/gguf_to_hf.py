@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Turn a GGUF model into a Hugging Face folder: config.json, model.safetensors in f32, tokenizer.json.
 
-Every tensor is de-quantised with the gguf package's own code. llama.cpp stores the rows of the query and key matrices
-in the order its rotary embedding wants (pairs side by side); Hugging Face's wants the two halves of a head one after
-the other, so those rows are put back.
+Every tensor is de-quantised with the gguf package's own code. For the llama architecture llama.cpp stores the rows of
+the query and key matrices in the order its rotary embedding wants (pairs side by side); Hugging Face's wants the two
+halves of a head one after the other, so those rows are put back.
 """
 
 import os
@@ -21,39 +21,10 @@ from typing import Any, Iterator  # noqa: E402
 
 from errors import Error, one_line, run  # noqa: E402
 from files import replaced, write_text  # noqa: E402
+from gguf_families import ROTARY_TENSORS, Fields, config_json, family_of, hf_name  # noqa: E402
 from gguf_tokenizer import tokenizer_json  # noqa: E402
 
 SHARD_BYTES = 4 * 1000**3
-
-# GGUF name -> Hugging Face name; {} is the layer.
-_GLOBAL = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-_LAYER = {
-    "attn_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-
-
-def hf_name(name: str) -> str:
-    """The Hugging Face name of a tensor of the llama architecture."""
-    if name in _GLOBAL:
-        return _GLOBAL[name]
-    match = re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight|bias)", name)
-    if match and match[2] in _LAYER:
-        return f"model.layers.{match[1]}.{_LAYER[match[2]]}.{match[3]}"
-    if name == "rope_freqs.weight":
-        raise Error("tensor rope_freqs.weight: scaled rotary positions (Llama 3.1 and later) are not supported")
-    raise Error(f"tensor {name}: not part of a dense Llama model, so it would be lost")
 
 
 def unpermute(rows: Any, heads: int) -> Any:
@@ -64,15 +35,8 @@ def unpermute(rows: Any, heads: int) -> Any:
     return pairs.swapaxes(1, 2).reshape(rows.shape)
 
 
-def _shortest(value: float) -> float:
-    """The shortest decimal of an f32 value: GGUF keeps 1e-05 as 9.999999747378752e-06."""
-    import numpy
-
-    return float(str(numpy.float32(value)))
-
-
 class Model:
-    """A GGUF file of the llama architecture, read and checked."""
+    """A GGUF file of a supported architecture, read and checked."""
 
     def __init__(self, path: Path) -> None:
         import gguf
@@ -88,61 +52,15 @@ class Model:
         except Exception as error:  # the reader raises whatever a damaged length or type leads it to
             raise Error(f"{path}: damaged or truncated GGUF file ({one_line(error)})") from error
         self.path = path
-        self.tensors = reader.tensors
-        architecture = self.fields.get("general.architecture")
-        if architecture != "llama":
-            raise Error(f"{path}: architecture {architecture!r} is not supported, only 'llama'")
-        if self.fields.get("llama.expert_count"):
-            raise Error(f"{path}: a mixture of {self.fields['llama.expert_count']} experts is not supported")
-        scaling = self.fields.get("llama.rope.scaling.type", "none")
-        if scaling != "none":
-            raise Error(f"{path}: rotary scaling {scaling!r} is not supported")
-        self.heads = self._integer("llama.attention.head_count")
-        self.kv_heads = self._integer("llama.attention.head_count_kv", self.heads)
-        self.layers = self._integer("llama.block_count")
-
-    def _integer(self, key: str, default: int | None = None) -> int:
-        value = self.fields.get(key, default)
-        if isinstance(value, list) and len(set(value)) == 1:  # a value a layer, all equal
-            value = value[0]
-        if not isinstance(value, int) or value <= 0:
-            raise Error(f"{self.path}: {key} is {'missing' if value is None else f'{value!r}, not a positive number'}")
-        return value
+        self.family = family_of(path, self.fields.get("general.architecture"))
+        self.tensors = [tensor for tensor in reader.tensors if tensor.name not in ROTARY_TENSORS]
+        factors = {tensor.name: tensor.data for tensor in reader.tensors if tensor.name in ROTARY_TENSORS}
+        names = {tensor.name: None for tensor in self.tensors}
+        self.metadata = Fields(path, self.fields, names | factors)
 
     def config(self) -> dict[str, Any]:
         """The content of config.json."""
-        fields = self.fields
-        width = self._integer("llama.embedding_length")
-        names = {tensor.name for tensor in self.tensors}
-        rotary = self._integer("llama.rope.dimension_count", width // self.heads)
-        head_dim = self._integer("llama.attention.key_length", rotary)
-        if rotary != head_dim or fields.get("llama.attention.value_length", head_dim) != head_dim:
-            raise Error(f"{self.path}: heads of {head_dim} with {rotary} rotary dimensions are not supported")
-        vocabulary = self._shape("token_embd.weight")[0]
-        config: dict[str, Any] = {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "hidden_act": "silu",
-            "hidden_size": width,
-            "intermediate_size": self._integer("llama.feed_forward_length"),
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "num_key_value_heads": self.kv_heads,
-            "max_position_embeddings": self._integer("llama.context_length"),
-            "rms_norm_eps": _shortest(fields.get("llama.attention.layer_norm_rms_epsilon", 1e-5)),
-            "rope_theta": _shortest(fields.get("llama.rope.freq_base", 10000.0)),
-            "vocab_size": vocabulary,
-            "tie_word_embeddings": "output.weight" not in names,
-            "attention_bias": "blk.0.attn_q.bias" in names,
-            "mlp_bias": "blk.0.ffn_up.bias" in names,
-            "bos_token_id": fields.get("tokenizer.ggml.bos_token_id"),
-            "eos_token_id": fields.get("tokenizer.ggml.eos_token_id"),
-            "pad_token_id": fields.get("tokenizer.ggml.padding_token_id"),
-            "torch_dtype": "float32",
-        }
-        if head_dim * self.heads != width:
-            config["head_dim"] = head_dim
-        return {key: value for key, value in config.items() if value is not None}
+        return config_json(self.family, self.metadata, self._shape("token_embd.weight")[0])
 
     def tokenizer(self) -> dict[str, Any]:
         """The content of tokenizer.json."""
@@ -171,15 +89,19 @@ class Model:
         import numpy
 
         for tensor in self.tensors:
-            name = hf_name(tensor.name)
+            name = hf_name(self.family, tensor.name)
             try:
                 values = gguf.dequantize(tensor.data, tensor.tensor_type)
             except NotImplementedError as error:
                 raise Error(f"{self.path}: tensor {tensor.name}: type {tensor.tensor_type.name} is not supported") from error
             if values.shape != self._shape(tensor.name):
                 raise Error(f"{self.path}: tensor {tensor.name}: shape {values.shape}, expected {self._shape(tensor.name)}")
-            if re.search(r"\.attn_[qk]\.", tensor.name):
-                values = unpermute(values, self.heads if ".attn_q." in tensor.name else self.kv_heads)
+            if self.family.permuted and re.search(r"\.attn_[qk]\.", tensor.name):
+                heads = self.metadata.heads
+                kv_heads = self.metadata.integer("attention.head_count_kv", heads)
+                values = unpermute(values, heads if ".attn_q." in tensor.name else kv_heads)
+            if tensor.name.endswith("norm.weight"):
+                values = values - numpy.float32(self.family.norm_offset)
             yield name, numpy.ascontiguousarray(values, dtype=numpy.float32)
 
     def _shape(self, name: str) -> tuple[int, ...]:
@@ -241,7 +163,7 @@ def _progress(done: int, total: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="De-quantise a GGUF model of the Llama architecture into a Hugging Face folder in f32.",
+        description="De-quantise a GGUF model (llama, qwen2, qwen3, phi3, gemma2, gemma3) into a Hugging Face folder in f32.",
         epilog="example: scripts/gguf_to_hf.py --from SmolLM2-135M-Instruct.Q4_1.gguf --out smollm2\n"
         "then:    build/pvtune import --from smollm2 --out smollm2.h5",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -256,7 +178,7 @@ def main() -> None:
     config = model.config()
     tokenizer = None if arguments.tokenizer else json.dumps(model.tokenizer(), ensure_ascii=False, indent=1) + "\n"
     for tensor in model.tensors:
-        hf_name(tensor.name)  # refuse before anything is written
+        hf_name(model.family, tensor.name)  # refuse before anything is written
     arguments.out.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(arguments.out).free
     if free < model.bytes() * 1.05:

@@ -33,6 +33,22 @@ TEST(Add, AgreesWithPlainLoopsInPlaceToo) {
     }
 }
 
+TEST(Scale, AgreesWithPlainLoops) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+        for (const std::int64_t count : {1, 7, 33, 2310}) {
+            OwnedTensor values = random_tensor(dtype, {count}, 1);
+            OwnedTensor expected(dtype, {count});
+            const Values before = values_of(values);
+            for (std::int64_t i = 0; i < count; ++i) {
+                const auto value = static_cast<float>(before[static_cast<std::size_t>(i)]);
+                expected.set(i, static_cast<double>(4.6F * value));
+            }
+            scale(values, 4.6F);
+            EXPECT_TRUE(same_bits(values, expected));
+        }
+    }
+}
+
 TEST(ColumnSum, AgreesWithPlainLoopsAndAdds) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
         for (const std::int64_t tokens : {1, 7, 33, 100}) {
@@ -90,6 +106,54 @@ TEST(Convert, RoundsToNearestEvenAndKeepsNan) {
     OwnedTensor copy(DType::f32, {count});
     convert(copy, wide);
     EXPECT_TRUE(same_bits(copy, wide));
+}
+
+TEST(ConvertByChance, TakesOneOfTheTwoAroundAndIsRightOnAverage) {
+    constexpr std::int64_t count = 333;
+    const OwnedTensor wide = random_tensor(DType::f32, {count}, 5, 3);
+    constexpr int draws = 400;
+    Values mean(count);
+    Values above(count);
+    for (int seed = 0; seed < draws; ++seed) {
+        OwnedTensor narrow(DType::bf16, {count});
+        convert_by_chance(narrow, wide, static_cast<std::uint64_t>(seed));
+        const Values values = values_of(narrow);
+        for (std::size_t i = 0; i < count; ++i) {
+            const float value = wide->as<float>()[i];
+            const std::uint32_t bits = std::bit_cast<std::uint32_t>(value) & 0xffff0000U;
+            const auto towards_zero = static_cast<double>(std::bit_cast<float>(bits));
+            const auto away = static_cast<double>(std::bit_cast<float>(bits + 0x10000U));
+            ASSERT_TRUE(values[i] == towards_zero || values[i] == away) << value;
+            mean[i] += values[i] / draws;
+            above[i] = std::abs(away - towards_zero);
+        }
+    }
+    double worst = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        worst = std::max(worst, std::abs(mean[i] - static_cast<double>(wide->as<float>()[i])) / above[i]);
+    }
+    // A share p of ups has the deviation sqrt(p (1 - p) / draws) <= 0.025; of 333, five of these are not met by chance.
+    EXPECT_LT(worst, 0.125);
+}
+
+TEST(ConvertByChance, KeepsWhatIsExactAndWhatIsNotFinite) {
+    OwnedTensor wide(DType::f32, {5});
+    const float values[] = {0.0F, -1.5F, INFINITY, -INFINITY, NAN};
+    std::copy_n(values, 5, wide->as<float>());
+    for (std::uint64_t seed = 0; seed < 50; ++seed) {
+        OwnedTensor narrow(DType::bf16, {5});
+        convert_by_chance(narrow, wide, seed);
+        for (int i = 0; i < 4; ++i) EXPECT_EQ(to_float(narrow->as<bf16>()[i]), values[i]);
+        EXPECT_TRUE(std::isnan(to_float(narrow->as<bf16>()[4])));
+    }
+}
+
+TEST(ConvertByChance, SameBitsForAnyThreads) {
+    expect_same_bits_for_any_threads([] {
+        OwnedTensor narrow(DType::bf16, {10007});
+        convert_by_chance(narrow, random_tensor(DType::f32, {10007}, 6), 9);
+        return std::vector<OwnedTensor>{narrow};
+    });
 }
 
 TEST(FillZero, LeavesNothing) {

@@ -2,8 +2,10 @@
 
 #include "host/eval/generate.h"
 
+#include "host/model/embedding.h"
 #include "host/quant/additive.h"
 #include "io/error.h"
+#include "tests/family_configs.h"
 #include "tests/files.h"
 #include "tests/tensors.h"
 
@@ -45,7 +47,7 @@ std::vector<float> full_logits(Backend& backend, Model& model, const std::vector
     const Tensor ids = arena.allocate("ids", DType::u32, {batch.tokens()});
     const Tensor out = arena.allocate("logits", DType::f32, {batch.tokens(), model.config.vocabulary});
     backend.upload(ids, tokens.data());
-    backend.ops().embedding_forward(hidden, model.embedding, ids);
+    embed(backend.ops(), model, hidden, ids);
     for (const Block& block : model.blocks)
         block_forward(backend.ops(), model, block, hidden, hidden, activations, batch);
     logits(backend.ops(), model, head, out, hidden);
@@ -166,6 +168,15 @@ TEST(Generate, CacheAgreesWithFullPassSlidingWindow) {
 TEST(Generate, CacheAgreesWithFullPassInBf16) {
     // bf16 keeps 8 bits: each of some 20 roundings on the way differs by up to 2^-8 of its value.
     EXPECT_LT(disagreement(config_json(R"(, "num_key_value_heads": 2)"), DType::bf16), 0.05);
+}
+
+TEST(Generate, EveryFamilyAgreesWithItsFullPassAndFromCodes) {
+    for (const testing::FamilyConfig& family : testing::family_configs) {
+        SCOPED_TRACE(family.name);
+        EXPECT_LT(disagreement(family.json, DType::f32), f32_tolerance);
+        EXPECT_LT(disagreement(family.json, DType::bf16), 0.05);
+        expect_codes_agree(family.json, {"aqlm", 2, 8, 4}, DType::f32, f32_tolerance);
+    }
 }
 
 TEST(Generate, CodesGiveTheTextOfTheDequantizedWeights) {

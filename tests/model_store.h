@@ -1,6 +1,7 @@
 #pragma once
 
 #include "host/model/block.h"
+#include "host/model/embedding.h"
 #include "host/model/head.h"
 #include "host/model/model.h"
 #include "tests/tensors.h"
@@ -89,8 +90,8 @@ public:
             block_backward(ops, model_, model_.blocks[block], d_hidden_, hidden(i), activations(i), gradients_[block],
                            backward_, batch_, false);
         }
-        ops.embedding_backward(d_embedding_, d_hidden_, tokens);
         result.d_input = floats_of(d_hidden_);
+        embed_backward(ops, model_, d_embedding_, d_hidden_, tokens);
         collect(result.gradients);
         return result;
     }
@@ -103,7 +104,7 @@ private:
 
     void forward(const Model& model, Tensor tokens) {
         Ops& ops = backend_.ops();
-        ops.embedding_forward(hidden(0), model.embedding, tokens);
+        embed(ops, model, hidden(0), tokens);
         for (std::int64_t i = 0; i < model.config.layers; ++i) {
             block_forward(ops, model, model.blocks[static_cast<std::size_t>(i)], hidden(i + 1), hidden(i),
                           activations(i), batch_);
@@ -150,14 +151,11 @@ private:
         named["model.norm.weight"] = floats_of(head_gradients_.final_norm);
         for (std::size_t i = 0; i < gradients_.size(); ++i) {
             const BlockGradients& g = gradients_[i];
-            const std::string prefix = "model.layers." + std::to_string(i) + ".";
-            named[prefix + "input_layernorm.weight"] = floats_of(g.attention_norm);
-            named[prefix + "post_attention_layernorm.weight"] = floats_of(g.mlp_norm);
+            const auto dense = dense_parameters(model_.blocks[i], model_.config, static_cast<std::int64_t>(i));
+            const std::vector<Tensor> of_dense = dense_gradients(g, model_.config);
+            for (std::size_t j = 0; j < dense.size(); ++j) named[dense[j].first] = floats_of(of_dense[j]);
             for (std::size_t m = 0; m < matrices_per_block; ++m) {
-                std::string name = model_.blocks[i].matrices[m].name;
-                named[name] = floats_of(g.weights[m]);
-                if (g.biases[m].empty()) continue;
-                named[name.replace(name.rfind("weight"), 6, "bias")] = floats_of(g.biases[m]);
+                named[model_.blocks[i].matrices[m].name] = floats_of(g.weights[m]);
             }
         }
     }

@@ -61,6 +61,24 @@ TEST_F(Resuming, EverySubspaceGoesOnWithTheSameBits) {
     }
 }
 
+TEST_F(Resuming, NarrowStatesToo) {
+    for (const QuantizationSpec& spec : {QuantizationSpec{"aqlm", 2, 4, 4}, QuantizationSpec{"scalar", 1, 3, 0}}) {
+        write_models(tied_config, spec);
+        TuneSettings settings = settings_of(Strategy::pv_ste);
+        settings.code_moment = CodeMoment::group;
+        settings.narrow_buffer = true;
+        Session straight(folder_, settings);
+        straight.run_to(6, text_of(10));
+        Session resumed(folder_, settings, {.checkpoint = checkpoint(settings)});
+        resumed.run_to(6, text_of(10));
+        EXPECT_EQ(state_hash(straight), state_hash(resumed));
+        settings.narrow_buffer = false;
+        Session wide(folder_, settings);
+        wide.run_to(6, text_of(10));
+        EXPECT_NE(state_hash(straight), state_hash(wide));
+    }
+}
+
 TEST_F(Resuming, QuipToo) {
     write_models(untied_config, {"quip", 1, 3, 8});
     for (const Strategy strategy : all_strategies) {

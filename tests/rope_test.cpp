@@ -7,12 +7,14 @@ namespace {
 using namespace pvtune::testing;
 
 struct Operands {
-    std::int64_t length, heads, half;
+    std::int64_t length, heads, head_dim, half;
     OwnedTensor values, cosines, sines;
-    Operands(DType dtype, std::int64_t sequences, std::int64_t length_, std::int64_t heads_, std::int64_t head_dim)
+    Operands(DType dtype, std::int64_t sequences, std::int64_t length_, std::int64_t heads_, std::int64_t head_dim_,
+             std::int64_t half_)
         : length(length_),
           heads(heads_),
-          half(head_dim / 2),
+          head_dim(head_dim_),
+          half(half_),
           values(random_tensor(dtype, {sequences * length, heads, head_dim}, 1)),
           cosines(DType::f32, {length, half}),
           sines(DType::f32, {length, half}) {
@@ -27,9 +29,9 @@ struct Operands {
     Values rotated(const Values& in) const {
         const Values cosine = values_of(cosines);
         const Values sine = values_of(sines);
-        Values out(in.size());
-        for (std::size_t at = 0; at < in.size(); at += static_cast<std::size_t>(2 * half)) {
-            const std::int64_t token = static_cast<std::int64_t>(at) / (2 * half) / heads;
+        Values out = in;  // what is behind 2 * half stays
+        for (std::size_t at = 0; at < in.size(); at += static_cast<std::size_t>(head_dim)) {
+            const std::int64_t token = static_cast<std::int64_t>(at) / head_dim / heads;
             for (std::int64_t i = 0; i < half; ++i) {
                 const auto angle = static_cast<std::size_t>(token % length * half + i);
                 const std::size_t low = at + static_cast<std::size_t>(i);
@@ -46,9 +48,9 @@ TEST(Rope, ForwardAndBackwardAgreeWithPlainLoops) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
         for (const std::int64_t sequences : {1, 3}) {
             for (const std::int64_t length : {1, 7}) {
-                for (const auto& [heads, head_dim] :
-                     std::vector<std::array<std::int64_t, 2>>{{1, 2}, {3, 10}, {2, 70}}) {
-                    Operands o(dtype, sequences, length, heads, head_dim);
+                for (const auto& [heads, head_dim, half] : std::vector<std::array<std::int64_t, 3>>{
+                         {1, 2, 1}, {3, 10, 5}, {2, 70, 35}, {3, 10, 3}, {2, 70, 32}}) {
+                    Operands o(dtype, sequences, length, heads, head_dim, half);
                     const Values in = values_of(o.values);
                     OwnedTensor out = o.values;
                     rope_forward(out, o.cosines, o.sines);
@@ -69,7 +71,7 @@ TEST(Rope, ForwardAndBackwardAgreeWithPlainLoops) {
 TEST(Rope, SameBitsForAnyNumberOfThreads) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
         expect_same_bits_for_any_threads([&] {
-            Operands o(dtype, 3, 33, 3, 70);
+            Operands o(dtype, 3, 33, 3, 70, 33);
             OwnedTensor back = o.values;
             rope_forward(o.values, o.cosines, o.sines);
             rope_backward(back, o.cosines, o.sines);

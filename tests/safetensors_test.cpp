@@ -49,9 +49,9 @@ TEST_F(Safetensors, ReadsEveryDtypeAndShape) {
         const char* text;
         DType dtype;
     };
-    const Case cases[] = {{"F32", DType::f32}, {"BF16", DType::bf16}, {"F16", DType::f16},
-                          {"F64", DType::f64}, {"U8", DType::u8},     {"U16", DType::u16},
-                          {"U32", DType::u32}, {"I32", DType::i32},   {"I64", DType::i64}};
+    const Case cases[] = {{"F32", DType::f32}, {"BF16", DType::bf16}, {"F16", DType::f16}, {"F64", DType::f64},
+                          {"U8", DType::u8},   {"U16", DType::u16},   {"U32", DType::u32}, {"I32", DType::i32},
+                          {"I64", DType::i64}, {"I8", DType::u8},     {"I16", DType::u16}};
     for (const auto& [text, dtype] : cases) {
         const int size = static_cast<int>(size_of(dtype));
         std::string data;

@@ -76,6 +76,9 @@ TEST(TuneSettingsTest, Names) {
     }
     EXPECT_ERROR(parse_subspace("best"), "--subspace best", "layer-budget");
     EXPECT_ERROR(parse_strategy("newton"), "--strategy newton", "pv-ste");
+    EXPECT_EQ(parse_code_moment("weight"), CodeMoment::weight);
+    EXPECT_EQ(parse_code_moment("group"), CodeMoment::group);
+    EXPECT_ERROR(parse_code_moment("row"), "--code-moment row", "group");
     EXPECT_ERROR(parse_schedule("square"), "--schedule square", "cosine");
 }
 
@@ -91,11 +94,17 @@ TEST(TuneSettingsTest, RefusesWhatDoesNotGoTogether) {
                                     Strategy::stochastic_rounding, Strategy::ste}) {
         refused([&](TuneSettings& s) { s.strategy = strategy, s.subspace = Subspace::block; }, "--subspace block",
                 name_of(strategy));
+        if (strategy != Strategy::ste) {
+            refused([&](TuneSettings& s) { s.strategy = strategy, s.narrow_buffer = true; }, "--code-buffer", "pv-ste");
+        }
         refused([&](TuneSettings& s) { s.strategy = strategy, s.candidates = 2; }, "--candidates 2", "use pv");
     }
     refused([](TuneSettings& s) { s.strategy = Strategy::pv_ste, s.subspace = Subspace::eager; }, "eager", "use pv");
     refused([](TuneSettings& s) { s.subspace = Subspace::eager, s.candidates = 2; }, "eager", "--candidates");
     refused([](TuneSettings& s) { s.subspace = Subspace::eager, s.force_codes = true; }, "eager", "--force-codes");
+    refused([](TuneSettings& s) { s.subspace = Subspace::eager, s.code_moment = CodeMoment::group; }, "eager",
+            "--code-moment");
+    refused([](TuneSettings& s) { s.narrow_buffer = true; }, "--code-buffer bf16", "pv-ste");
     refused([](TuneSettings& s) { s.strategy = Strategy::pv_ste, s.force_codes = true; }, "--force-codes", "pv");
 }
 

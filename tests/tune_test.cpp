@@ -243,6 +243,20 @@ TEST_F(Tuning, TheLedgerMeasuresWhatVStepsSave) {
     }
 }
 
+TEST_F(Tuning, NarrowStatesLearnAsWell) {
+    TuneSettings settings = quick(Strategy::pv_ste);
+    Session wide(folder_, settings);
+    const auto expected = wide.run_to(30, text_of(4));
+    settings.code_moment = CodeMoment::group;
+    settings.narrow_buffer = true;
+    Session narrow(folder_, settings);
+    const auto got = narrow.run_to(30, text_of(4));
+    EXPECT_EQ(got[0].loss, expected[0].loss);
+    EXPECT_LT(got[29].loss, 0.7 * got[0].loss);
+    EXPECT_NEAR(got[29].loss, expected[29].loss, 0.25 * expected[29].loss);
+    EXPECT_NE(got[29].loss, expected[29].loss);
+}
+
 TEST_F(Tuning, QuipLearnsInItsCodeSpace) {
     for (const int bits : {2, 4}) {
         write_models(untied_config, {"quip", 1, bits, 8});
@@ -459,12 +473,12 @@ TEST_F(Tuning, ANanInAWeightStopsTheRunAndIsNamed) {
     stops([](Model&, Model& teacher) { set_nan(teacher.blocks[1].matrices[gate].weight); },
           "the teacher's model.layers.1.mlp.gate_proj.weight");
     stops([](Model&, Model& teacher) { set_nan(teacher.final_norm); }, "the teacher's model.norm.weight");
-    stops([](Model& student, Model&) { set_nan(student.blocks[2].attention_norm); },
+    stops([](Model& student, Model&) { set_nan(student.blocks[2].norms[attention_norm]); },
           "model.layers.2.input_layernorm.weight");
     stops([](Model& student, Model&) { set_nan(student.blocks[0].matrices[key].quantized->parameters()[1].value); },
           "model.layers.0.self_attn.k_proj.weight.scales");
     stops([](Model& student, Model&) { set_nan(student.blocks[0].matrices[value].bias); },
-          "the bias of model.layers.0.self_attn.v_proj.weight");
+          "model.layers.0.self_attn.v_proj.bias");
     stops([](Model& student, Model&) { set_nan(student.head); }, "lm_head.weight");
 }
 

@@ -104,7 +104,7 @@ protected:
     /// Made once a config and spec, for all tests.
     void write_models(const char* config, const QuantizationSpec& spec) {
         static TemporaryFolder cache;
-        const std::string key = std::string(config == tied_config ? "tied" : "untied") + spec.representation +
+        const std::string key = std::to_string(std::hash<std::string>{}(config)) + spec.representation +
                                 std::to_string(spec.codebooks) + "x" + std::to_string(spec.code_bits) + "g" +
                                 std::to_string(spec.group);
         const auto copy = [&](const std::string& name) {

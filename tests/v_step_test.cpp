@@ -15,13 +15,19 @@ struct Expected {
 };
 
 Expected in_double(const Values& gradient, Values second, const Values& base, const Values& current, std::int64_t group,
-                   const VStepSettings& settings) {
+                   const VStepSettings& settings, std::size_t moment_group = 1) {
     const auto beta2 = static_cast<double>(settings.beta2);
     const double correction = 1 - std::pow(beta2, static_cast<double>(settings.step));
     Values update(gradient.size());
+    for (std::size_t j = 0; j < second.size(); ++j) {
+        second[j] *= beta2;
+        for (std::size_t i = j * moment_group; i < (j + 1) * moment_group; ++i) {
+            second[j] += (1 - beta2) * gradient[i] * gradient[i] / static_cast<double>(moment_group);
+        }
+    }
     for (std::size_t i = 0; i < gradient.size(); ++i) {
-        second[i] = beta2 * second[i] + (1 - beta2) * gradient[i] * gradient[i];
-        update[i] = gradient[i] / (std::sqrt(second[i] / correction) + static_cast<double>(settings.epsilon));
+        const double deviation = std::sqrt(second[i / moment_group] / correction);
+        update[i] = gradient[i] / (deviation + static_cast<double>(settings.epsilon));
     }
     const double lengths = std::sqrt(dot(base, base) / dot(update, update));
     const double rate = static_cast<double>(settings.rate) * (settings.lamb ? lengths : 1);
@@ -59,6 +65,32 @@ TEST(MomentAndScore, MatchesLoops) {
                     EXPECT_LT(relative_error(scores, expected.scores), 2e-6);
                     EXPECT_LT(relative_error(second, expected.second), 2e-6);
                 }
+            }
+        }
+    }
+}
+
+TEST(MomentAndScore, AMomentMayStandForSeveralWeights) {
+    for (const std::int64_t moment_group : {4, 8, 16}) {
+        for (const std::int64_t group : {std::int64_t{1}, moment_group}) {
+            for (const DType base_type : {DType::f32, DType::bf16}) {
+                const OwnedTensor gradient = random_tensor(DType::f32, {37, 464}, 1);
+                const OwnedTensor base = random_tensor(base_type, {37, 464}, 2);
+                const OwnedTensor current = random_tensor(DType::bf16, {37, 464}, 3);
+                OwnedTensor second(DType::f32, {37, 464 / moment_group});
+                second.fill([next = 0]() mutable { return 0.1 + 0.001 * (++next % 7); });
+                OwnedTensor target(DType::f32, {37, 464});
+                OwnedTensor scores(DType::f32, {37 * 464 / group});
+                VStepSettings settings;
+                settings.rate = 0.05F;
+                settings.step = 3;
+                const Expected expected =
+                    in_double(values_of(gradient), values_of(second), values_of(base), values_of(current), group,
+                              settings, static_cast<std::size_t>(moment_group));
+                cpu::moment_and_score(target, scores, second, gradient, base, current, group, settings);
+                EXPECT_LT(relative_error(target, expected.target), 2e-6);
+                EXPECT_LT(relative_error(scores, expected.scores), 2e-6);
+                EXPECT_LT(relative_error(second, expected.second), 2e-6);
             }
         }
     }

@@ -88,8 +88,9 @@ public:
     /// d_bias[j] (f32) += sum over t of d_out[t, j].
     virtual void column_sum(Tensor d_bias, Tensor d_out) = 0;
 
-    /// Rotates heads [tokens, heads, head_dim] in place, pairing element i with i + head_dim / 2 (the Hugging Face
-    /// layout); cosines and sines [length, head_dim / 2] f32, token t at position t mod length.
+    /// Rotates heads [tokens, heads, head_dim] in place, pairing element i with i + half (the Hugging Face layout);
+    /// cosines and sines [length, half] f32, half <= head_dim / 2: elements from 2 * half on stay. Token t is at
+    /// position t mod length.
     virtual void rope_forward(Tensor heads, Tensor cosines, Tensor sines) = 0;
     /// The transposed rotation, in place.
     virtual void rope_backward(Tensor d_heads, Tensor cosines, Tensor sines) = 0;
@@ -263,7 +264,8 @@ public:
     /// v = beta2 v + (1 - beta2) g^2; u = g / (sqrt(v / (1 - beta2^step)) + epsilon); target = base - rate * r * u with
     /// r = |base| / |u| (lamb) or 1; scores[j] = |target_j - current_j|^2 over each group of `group` weights.
     /// base may be target's own buffer (the straight-through buffer moves) or current (it restarts there).
-    /// second_moment f32 or bf16: u is that of the stored v.
+    /// second_moment f32 or bf16: u is that of the stored v. One v a weight, or (f32) one for every 4, 8 or 16
+    /// neighbours, for which g^2 is the mean of theirs: second_moment's size says which.
     virtual void moment_and_score(Tensor target, Tensor scores, Tensor second_moment, Tensor d_weight, Tensor base,
                                   Tensor current, std::int64_t group, const VStepSettings& settings) = 0;
     /// indices (u32 [count], ascending) of the `count` largest scores f32 [groups]; ties: the lower index first.
@@ -278,7 +280,17 @@ public:
     virtual void add_scaled(Tensor out, Tensor in, float scale) = 0;
     /// out (f32 or bf16) = in (f32 or bf16), element by element.
     virtual void convert(Tensor out, Tensor in) = 0;
+    /// out (bf16) = in (f32), each rounded to one of the two bf16 around it with the odds of their distances, so that
+    /// the mean over seeds is `in`; the chance of element i is that of (seed, i).
+    virtual void convert_by_chance(Tensor out, Tensor in, std::uint64_t seed) = 0;
     virtual void fill_zero(Tensor out) = 0;
+
+    // ---- of some families of models
+    /// swiglu_forward and swiglu_backward with gelu (its tanh approximation) instead of silu.
+    virtual void geglu_forward(Tensor out, Tensor gate, Tensor up) = 0;
+    virtual void geglu_backward(Tensor d_gate, Tensor d_up, Tensor out, Tensor d_out, Tensor gate, Tensor up) = 0;
+    /// hidden *= factor: embeddings that are scaled.
+    virtual void scale(Tensor hidden, float factor) = 0;
 };
 
 }  // namespace pvtune

@@ -2,13 +2,14 @@
 #include "host/bench/registry.h"
 
 #include <algorithm>
+#include <string>
 
 namespace pvtune {
 
 void add_model_entries(Registry& registry, const BenchSetting& setting) {
     const BenchShape s = setting.shape;
     const DType precision = setting.precision;
-    const auto add = [&](const char* op, std::function<BenchCall(Operands&)> make) {
+    const auto add = [&](const std::string& op, std::function<BenchCall(Operands&)> make) {
         registry.push_back({op, "", "", std::move(make)});
     };
 
@@ -58,23 +59,32 @@ void add_model_entries(Registry& registry, const BenchSetting& setting) {
     add_rope("rope_forward", &Ops::rope_forward);
     add_rope("rope_backward", &Ops::rope_backward);
 
-    add("swiglu_forward", [=](Operands& operands) -> BenchCall {
-        const Tensor gate = operands.random(precision, {s.tokens(), s.intermediate});
-        const Tensor up = operands.random(precision, {s.tokens(), s.intermediate});
-        const Tensor out = operands.fresh(precision, {s.tokens(), s.intermediate});
-        return {[=] { setting.ops().swiglu_forward(out, gate, up); }, bytes_of({gate, up, out})};
-    });
-    add("swiglu_backward", [=](Operands& operands) -> BenchCall {
-        const Tensor gate = operands.random(precision, {s.tokens(), s.intermediate});
-        const Tensor up = operands.random(precision, {s.tokens(), s.intermediate});
-        const Tensor d_out = operands.random(precision, {s.tokens(), s.intermediate});
-        const Tensor out = operands.fresh(precision, {s.tokens(), s.intermediate});
-        const Tensor d_gate = operands.fresh(precision, {s.tokens(), s.intermediate});
-        const Tensor d_up = operands.fresh(precision, {s.tokens(), s.intermediate});
-        return {[=] { setting.ops().swiglu_backward(d_gate, d_up, out, d_out, gate, up); },
-                bytes_of({gate, up, d_out, out, d_gate, d_up})};
-    });
+    const auto add_gated = [=](const std::string& name, void (Ops::*forward)(Tensor, Tensor, Tensor),
+                               void (Ops::*backward)(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)) {
+        add(name + "_forward", [=](Operands& operands) -> BenchCall {
+            const Tensor gate = operands.random(precision, {s.tokens(), s.intermediate});
+            const Tensor up = operands.random(precision, {s.tokens(), s.intermediate});
+            const Tensor out = operands.fresh(precision, {s.tokens(), s.intermediate});
+            return {[=] { (setting.ops().*forward)(out, gate, up); }, bytes_of({gate, up, out})};
+        });
+        add(name + "_backward", [=](Operands& operands) -> BenchCall {
+            const Tensor gate = operands.random(precision, {s.tokens(), s.intermediate});
+            const Tensor up = operands.random(precision, {s.tokens(), s.intermediate});
+            const Tensor d_out = operands.random(precision, {s.tokens(), s.intermediate});
+            const Tensor out = operands.fresh(precision, {s.tokens(), s.intermediate});
+            const Tensor d_gate = operands.fresh(precision, {s.tokens(), s.intermediate});
+            const Tensor d_up = operands.fresh(precision, {s.tokens(), s.intermediate});
+            return {[=] { (setting.ops().*backward)(d_gate, d_up, out, d_out, gate, up); },
+                    bytes_of({gate, up, d_out, out, d_gate, d_up})};
+        });
+    };
+    add_gated("swiglu", &Ops::swiglu_forward, &Ops::swiglu_backward);
+    add_gated("geglu", &Ops::geglu_forward, &Ops::geglu_backward);
 
+    add("scale", [=](Operands& operands) -> BenchCall {
+        const Tensor hidden = operands.random(precision, {s.tokens(), s.width});
+        return {[=] { setting.ops().scale(hidden, 1.0F); }, bytes_of({hidden, hidden})};
+    });
     add("add", [=](Operands& operands) -> BenchCall {
         const Tensor a = operands.random(precision, {s.tokens(), s.width});
         const Tensor b = operands.random(precision, {s.tokens(), s.width});

@@ -25,6 +25,11 @@ Operands::Operands(Backend& backend, std::int64_t bytes)
     backend.synchronize();
 }
 
+void Operands::clear() {
+    reset();
+    backend_->ops().fill_zero(pool_);
+}
+
 Tensor Operands::fresh(DType dtype, Extents shape) {
     Tensor tensor(nullptr, dtype, shape);
     if (backend_ != nullptr) tensor.data = pool_.data + used_;

@@ -18,6 +18,10 @@ public:
     void reset() { used_ = 0; }
     std::int64_t bytes() const { return most_; }
     std::int64_t in_use() const { return used_; }
+    /// All that was cut since reset(), as u8.
+    Tensor used() const { return pool_.rows(0, used_); }
+    /// Like reset(), and the whole pool is zero.
+    void clear();
     bool counting() const { return backend_ == nullptr; }
 
     using Extents = std::initializer_list<std::int64_t>;

@@ -1,5 +1,6 @@
 #include "host/calibrate/calibrate.h"
 
+#include "host/model/embedding.h"
 #include "host/quant/quantize_matrix.h"
 #include "host/quant/random.h"
 #include "io/error.h"
@@ -45,7 +46,7 @@ struct Calibration {
         const std::int64_t together = job.settings.sequences_together();
         for (std::int64_t first = 0; first < job.settings.sequences; first += together) {
             const std::int64_t count = std::min(together, job.settings.sequences - first);
-            body(first, count, first_sequences(work, config, count));
+            body(first, count, first_sequences(work, count));
         }
     }
 
@@ -98,11 +99,13 @@ void embed(const Calibration& run, ActivationStream& states) {
     const std::vector<float> table =
         read_dense(*job.model, "model.embed_tokens.weight", {config.vocabulary, config.width});
     std::vector<float> rows(static_cast<std::size_t>(length * config.width));
-    const Tensor part = first_sequences(run.work, config, 1).in;
+    const float scale = embedding_scale(config, job.settings.precision);
+    const Tensor part = first_sequences(run.work, 1).in;
     for (std::int64_t sequence = 0; sequence < job.settings.sequences; ++sequence) {
         for (std::int64_t t = 0; t < length; ++t) {
             const std::uint32_t token = job.tokens[static_cast<std::size_t>(sequence * length + t)];
-            std::copy_n(table.begin() + token * config.width, config.width, rows.begin() + t * config.width);
+            std::transform(table.begin() + token * config.width, table.begin() + (token + 1) * config.width,
+                           rows.begin() + t * config.width, [&](float value) { return scale * value; });
         }
         upload_as(run.backend, part, rows);
         states.write(sequence, 1, part);

@@ -30,20 +30,8 @@ public:
             }
         }
         const auto dense = dense_parameters(block_, model.config, index);
-        std::size_t matrix = 0;
-        for (const TensorSpec& spec : block_specs(model.config, index)) {
-            if (spec.block_matrix) {
-                ++matrix;
-                continue;
-            }
-            const Tensor value = std::find_if(dense.begin(), dense.end(), [&](const auto& parameter) {
-                                     return parameter.first == spec.name;
-                                 })->second;
-            const bool bias = spec.name.ends_with(".bias");
-            add(value, bias          ? work.gradients.biases[matrix - 1]
-                       : matrix == 0 ? work.gradients.attention_norm
-                                     : work.gradients.mlp_norm);
-        }
+        const std::vector<Tensor> gradients = dense_gradients(work.gradients, model.config);
+        for (std::size_t i = 0; i < dense.size(); ++i) add(dense[i].second, gradients[i]);
         for (std::size_t i = 0; i < parameters_.size(); ++i) {
             if (state_.first_moments.size() == i ||
                 state_.first_moments[i].elements() < parameters_[i].value.elements()) {
@@ -76,11 +64,7 @@ public:
     }
 
     void step(ActivationStream& inputs, ActivationStream& targets, std::int64_t first, std::int64_t count, float rate) {
-        ops_.fill_zero(work_.gradients.attention_norm);
-        ops_.fill_zero(work_.gradients.mlp_norm);
-        for (const Tensor& bias : work_.gradients.biases) {
-            if (!bias.empty()) ops_.fill_zero(bias);
-        }
+        clear_dense_gradients(ops_, work_.gradients);
         for (std::int64_t at = first; at < first + count; at += work_.batch.sequences) {
             const BlockWork part = load(inputs, targets, at, std::min(work_.batch.sequences, first + count - at));
             block_forward(ops_, model_, block_, part.out, part.in, part.activations, part.batch);
@@ -144,7 +128,7 @@ private:
     }
     /// The buffers cut to `count` sequences, with inputs and targets in them.
     BlockWork load(ActivationStream& inputs, ActivationStream& targets, std::int64_t first, std::int64_t count) {
-        BlockWork part = first_sequences(work_, model_.config, count);
+        BlockWork part = first_sequences(work_, count);
         inputs.read(first, count, part.in);
         targets.read(first, count, part.target);
         return part;
@@ -187,12 +171,12 @@ BlockWork allocate_block_work(Backend& backend, const Model& model, const Batch&
     return work;
 }
 
-BlockWork first_sequences(const BlockWork& work, const ModelConfig& config, std::int64_t count) {
+BlockWork first_sequences(const BlockWork& work, std::int64_t count) {
     BlockWork part = work;
     if (count == work.batch.sequences) return part;
     part.batch.sequences = count;
     const std::int64_t tokens = part.batch.tokens();
-    part.activations = first_rows(work.activations, config, part.batch);
+    part.activations = first_rows(work.activations, part.batch);
     for (Tensor* rows : {&part.in, &part.out, &part.target, &part.d_hidden, &part.losses, &part.backward.d_activated,
                          &part.backward.d_attention, &part.backward.d_q, &part.backward.d_k, &part.backward.d_v,
                          &part.backward.d_normed}) {

@@ -30,7 +30,7 @@ struct BlockWork {
 BlockWork allocate_block_work(Backend& backend, const Model& model, const Batch& batch, bool backward);
 
 /// The same buffers cut to the first `count` sequences.
-BlockWork first_sequences(const BlockWork& work, const ModelConfig& config, std::int64_t count);
+BlockWork first_sequences(const BlockWork& work, std::int64_t count);
 
 /// Mean squared errors over the held-out sequences, relative to the mean square of the target.
 struct BlockTuneReport {

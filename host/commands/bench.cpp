@@ -1,3 +1,4 @@
+#include "host/bench/fingerprint.h"
 #include "host/bench/result.h"
 #include "host/bench/table.h"
 #include "host/commands/commands.h"
@@ -24,6 +25,7 @@ struct BenchOptions {
     std::string filter;
     std::vector<std::string> shapes;
     double seconds = 1;
+    bool fingerprint = false;
     std::string out, compare;
 };
 
@@ -103,6 +105,27 @@ BenchResult measure(const PlannedEntry& planned, Operands& operands, Tensor flus
     return result;
 }
 
+/// What the operations compute instead of how long they take.
+void print_fingerprints(const CommonOptions& common, Backend& backend, const std::vector<PlannedEntry>& planned) {
+    std::int64_t bytes = 0;
+    for (const PlannedEntry& p : planned) bytes = std::max(bytes, p.bytes);
+    Plan plan;
+    plan.memory = {{"operands of the largest entry", bytes}, {"random numbers", Operands::noise_bytes}};
+    if (common.dry_run) return print_plan(backend, plan, common.json);
+    check_fits(backend, plan, "give a smaller --shape");
+    watch_interrupts();
+    Operands operands(backend, bytes);
+    nlohmann::ordered_json hashes;
+    for (const PlannedEntry& p : planned) {
+        stop_if_interrupted();
+        const std::string hash = fingerprint(backend, p.entry, operands);
+        hashes[p.entry.name() + " " + p.setting.shape.name] = hash;
+        std::cout << format("%s  %-31s %s\n", hash.c_str(), p.entry.name().c_str(), p.setting.shape.name.c_str());
+    }
+    print_result(common,
+                 {{"device", backend.description()}, {"precision", common.precision}, {"fingerprints", hashes}});
+}
+
 void run(const CommonOptions& common, const BenchOptions& options) {
     constexpr std::int64_t result_bytes = 1 << 20;
     const EarlierRun earlier = options.compare.empty() ? EarlierRun{} : read_earlier_run(options.compare);
@@ -110,6 +133,7 @@ void run(const CommonOptions& common, const BenchOptions& options) {
     if (!options.out.empty()) check_disk(options.out, result_bytes);
     const auto backend = make_backend(common, common.dry_run);
     const std::vector<PlannedEntry> planned = plan_entries(*backend, common, options);
+    if (options.fingerprint) return print_fingerprints(common, *backend, planned);
     const BenchSetting& setting = planned.front().setting;
 
     Operands counting;
@@ -162,13 +186,21 @@ void add_bench_command(CLI::App& app, CommonOptions& common) {
         ->check(CLI::Range(0.0, 600.0))
         ->type_name("S")
         ->capture_default_str();
-    command->add_option("--out", options->out, "keep the result in this JSON file")->type_name("FILE");
+    CLI::Option* fingerprint =
+        command->add_flag("--fingerprint", options->fingerprint,
+                          "no times: run each operation once on the same operands and hash what it leaves");
+    command->add_option("--out", options->out, "keep the result in this JSON file")
+        ->type_name("FILE")
+        ->excludes(fingerprint);
     command
         ->add_option("--compare", options->compare, "show each time as a multiple of that in a file that --out wrote")
-        ->type_name("FILE");
+        ->type_name("FILE")
+        ->excludes(fingerprint);
     command->footer(
         "Share: the time that the copy bandwidth or the rate of large matrix products, both measured in the same run,\n"
         "would allow, against the time it took. op@version is another version of what op does.\n"
+        "Fingerprints are the same in every run on a kind of processor or device, for any number of threads: they say\n"
+        "which operations a change makes compute other bits.\n"
         "Example: pvtune bench --op attention --precision bf16 --out before.json");
     command->callback([&common, options] { run(common, *options); });
 }

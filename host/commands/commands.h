@@ -35,6 +35,7 @@ void add_eval_command(CLI::App& app, CommonOptions& common);
 void add_score_command(CLI::App& app, CommonOptions& common);
 void add_generate_command(CLI::App& app, CommonOptions& common);
 void add_inspect_command(CLI::App& app, CommonOptions& common);
+void add_export_command(CLI::App& app, CommonOptions& common);
 void add_bench_command(CLI::App& app, CommonOptions& common);
 void add_demo_convergence_command(CLI::App& app, CommonOptions& common);
 // These print what the others are, and take no common flags.

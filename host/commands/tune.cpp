@@ -26,7 +26,7 @@ namespace {
 struct TuneOptions {
     std::string model, teacher, tokens, out;
     std::string strategy = "pv-ste", subspace = "topk", schedule = "constant", activations = "auto", offload = "none",
-                order = "shuffled", lamb = "on", train_dense = "on";
+                order = "shuffled", lamb = "on", train_dense = "on", code_moment = "weight", code_buffer = "f32";
     bool resume = false, keep_checkpoint = false;
     std::int64_t checkpoint_every = 100;
     TuneSettings settings;
@@ -201,6 +201,8 @@ void run(const CommonOptions& common, TuneOptions options) {
     options.settings.schedule = parse_schedule(options.schedule);
     options.settings.shuffle = options.order == "shuffled";
     options.settings.lamb = options.lamb == "on";
+    options.settings.code_moment = parse_code_moment(options.code_moment);
+    options.settings.narrow_buffer = options.code_buffer == "bf16";
     options.settings.train_dense = options.train_dense == "on";
     options.settings.seed = common.seed;
     check_settings(options.settings);
@@ -287,6 +289,17 @@ void add_rates(CLI::App& command, TuneSettings& settings, TuneOptions& options) 
         ->capture_default_str();
     command.add_option("--code-beta2", settings.code_beta2, "second-moment decay of the V step")
         ->check(CLI::Range(0.0, 0.99999))
+        ->capture_default_str();
+    command
+        .add_option("--code-moment", options.code_moment,
+                    "second moments of the V step: one a weight (4 bytes, 2 in bf16), or one f32 for the weights of a "
+                    "group (scalar: for 8 neighbours)")
+        ->check(CLI::IsMember({"weight", "group"}))
+        ->capture_default_str();
+    command
+        .add_option("--code-buffer", options.code_buffer,
+                    "straight-through buffers (ste, pv-ste): f32, or bf16 rounded by chance at half the memory")
+        ->check(CLI::IsMember({"f32", "bf16"}))
         ->capture_default_str();
     command.add_option("--lamb", options.lamb, "scale updates to the tensor's norm")
         ->check(CLI::IsMember({"on", "off"}))

@@ -1,5 +1,6 @@
 #include "host/eval/generate.h"
 
+#include "host/model/embedding.h"
 #include "io/error.h"
 
 #include <algorithm>
@@ -30,45 +31,30 @@ Decoder::Decoder(Backend& backend, const Model& model, std::int64_t capacity)
 void Decoder::block_step(std::size_t i) {
     const ModelConfig& config = model_.config;
     const Block& block = model_.blocks[i];
-    const BlockActivations& a = activations_;
+    const std::int64_t kv_width = config.kv_heads * config.head_dim;
+    BlockActivations a = activations_;
+    a.k = keys_[i].rows(position_, 1).reshaped({1, kv_width});
+    a.v = values_[i].rows(position_, 1).reshaped({1, kv_width});
     Ops& ops = backend_.ops();
     const auto linear = [&](Tensor to, Tensor from, MatrixIndex index) {
         const Matrix& matrix = block.matrices[index];
         if (matrix.weight.empty()) return matrix.quantized->forward_row(ops, to, from, matrix.bias);
         ops.linear_forward(to, from, matrix.weight, matrix.bias);
     };
-    const auto epsilon = static_cast<float>(config.rms_epsilon);
-    const Tensor cosines = model_.cosines.rows(position_, 1);
-    const Tensor sines = model_.sines.rows(position_, 1);
-    const Tensor q = a.q.reshaped({1, config.heads, config.head_dim});
-    const Tensor k = keys_[i].rows(position_, 1);
-    const Tensor v = values_[i].rows(position_, 1);
-    const std::int64_t kv_width = config.kv_heads * config.head_dim;
-
-    ops.rmsnorm_forward(a.normed, a.attention_inverse_rms.reshaped({1}), hidden_, block.attention_norm, epsilon);
-    linear(a.q, a.normed, query);
-    linear(k.reshaped({1, kv_width}), a.normed, key);
-    linear(v.reshaped({1, kv_width}), a.normed, value);
-    ops.rope_forward(q, cosines, sines);
-    ops.rope_forward(k, cosines, sines);
-    ops.attention_decode(a.attention.reshaped({config.heads, config.head_dim}),
-                         q.reshaped({config.heads, config.head_dim}), keys_[i], values_[i],
-                         {1, position_ + 1, config.heads, config.kv_heads, config.head_dim, config.window});
-    linear(a.middle, a.attention, output);
-    ops.add(a.middle, a.middle, hidden_);
-
-    ops.rmsnorm_forward(a.normed, a.mlp_inverse_rms.reshaped({1}), a.middle, block.mlp_norm, epsilon);
-    linear(a.gate, a.normed, gate);
-    linear(a.up, a.normed, up);
-    ops.swiglu_forward(a.activated, a.gate, a.up);
-    linear(hidden_, a.activated, down);
-    ops.add(hidden_, hidden_, a.middle);
+    const auto attention = [&] {
+        ops.attention_decode(
+            a.attention.reshaped({config.heads, config.head_dim}), a.q.reshaped({config.heads, config.head_dim}),
+            keys_[i], values_[i],
+            {1, position_ + 1, config.heads, config.kv_heads, config.head_dim, config.window_of(block.layer)});
+    };
+    block_formulas(ops, config, block, hidden_, hidden_, a, rotary_rows(model_, block, capacity_, position_, 1),
+                   {linear, attention});
 }
 
 Tensor Decoder::step(std::uint32_t token) {
     assert(position_ < capacity_ && token < static_cast<std::uint64_t>(model_.config.vocabulary));
     backend_.upload(token_, &token);
-    backend_.ops().embedding_forward(hidden_, model_.embedding, token_);
+    embed(backend_.ops(), model_, hidden_, token_);
     for (std::size_t i = 0; i < model_.blocks.size(); ++i) block_step(i);
     logits(backend_.ops(), model_, head_, head_.logits, hidden_);
     ++position_;

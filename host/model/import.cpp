@@ -1,6 +1,8 @@
 #include "host/model/import.h"
 
-#include "host/model/model.h"
+#include "host/model/aqlm_checkpoint.h"
+#include "host/model/source.h"
+#include "host/quant/quantize_model.h"
 #include "io/error.h"
 #include "io/safetensors.h"
 
@@ -8,6 +10,7 @@
 #include <cmath>
 #include <cstring>
 #include <fstream>
+#include <optional>
 #include <set>
 
 namespace pvtune {
@@ -17,13 +20,24 @@ namespace {
 constexpr const char* head_name = "lm_head.weight";
 constexpr const char* embedding_name = "model.embed_tokens.weight";
 
-ModelConfig read_folder_config(const std::string& folder) {
+struct FolderConfig {
+    ModelConfig model;
+    std::optional<QuantizationSpec> aqlm;  ///< of an AQLM checkpoint
+
+    bool quantized(const SafetensorsFolder& folder, const SourceTensor& source) const {
+        return aqlm && source.parts.size() == 1 && source.parts[0].block_matrix && !folder.has(source.name) &&
+               folder.has(aqlm_parts(source.name)[0]);
+    }
+};
+
+FolderConfig read_folder_config(const std::string& folder) {
     const std::string path = folder + "/config.json";
     std::ifstream stream(path, std::ios::binary);
     if (!stream) throw Error(path + ": no such file: --from names the folder of a Hugging Face model");
-    const std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+    std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
     if (stream.bad()) throw Error(path + ": cannot be read: check the disk");
-    return parse_config(text, path);
+    const auto aqlm = take_aqlm_layout(text, path);
+    return {parse_config(text, path), aqlm};
 }
 
 std::string shape_text(const std::vector<std::int64_t>& shape) {
@@ -37,7 +51,7 @@ bool harmless(const ModelConfig& config, const std::string& name) {
     return name.ends_with(".rotary_emb.inv_freq") || (config.tied && name == head_name);
 }
 
-void check_tensor(const SafetensorsFolder& folder, const TensorSpec& spec) {
+void check_tensor(const SafetensorsFolder& folder, const SourceTensor& spec) {
     const TensorInfo& info = folder.info(spec.name);
     const std::string where = folder.file_of(spec.name) + ": " + spec.name;
     if (info.shape != spec.shape) {
@@ -49,10 +63,15 @@ void check_tensor(const SafetensorsFolder& folder, const TensorSpec& spec) {
     }
 }
 
-void check_names(const SafetensorsFolder& folder, const std::string& path, const ModelConfig& config,
-                 const std::vector<TensorSpec>& specs) {
+void check_names(const SafetensorsFolder& folder, const std::string& path, const FolderConfig& config,
+                 const std::vector<SourceTensor>& sources) {
     std::set<std::string> known;
-    for (const TensorSpec& spec : specs) {
+    for (const SourceTensor& spec : sources) {
+        if (config.quantized(folder, spec)) {
+            check_aqlm_matrix(folder, spec.parts[0], *config.aqlm);
+            for (const std::string& part : aqlm_parts(spec.name)) known.insert(part);
+            continue;
+        }
         if (!folder.has(spec.name)) {
             throw Error(path + ": has no tensor " + spec.name +
                         ", which config.json asks for: download the model again");
@@ -61,7 +80,7 @@ void check_names(const SafetensorsFolder& folder, const std::string& path, const
         known.insert(spec.name);
     }
     for (const std::string& name : folder.names()) {
-        if (!known.contains(name) && !harmless(config, name)) {
+        if (!known.contains(name) && !harmless(config.model, name)) {
             throw Error(folder.file_of(name) + ": " + name +
                         " is not part of the model that config.json describes: is it the config of this model?");
         }
@@ -94,45 +113,88 @@ void check_tied_head(const SafetensorsFolder& folder, const ModelConfig& config)
     }
 }
 
+/// How a part of it is stored.
+DType stored_type(const SourceTensor& source, const TensorInfo& info) {
+    return source.offset != 0 ? DType::f32 : info.dtype;
+}
+
+/// The values plus the offset, in f32.
+std::vector<float> shifted(const std::byte* data, const TensorInfo& info, double offset) {
+    std::vector<float> values(static_cast<std::size_t>(info.elements()));
+    const auto shift = [&]<class T>(T) {
+        const T* from = reinterpret_cast<const T*>(data);
+        std::transform(from, from + values.size(), values.begin(),
+                       [&](T value) { return to_float(value) + static_cast<float>(offset); });
+    };
+    if (info.dtype == DType::f32) shift(float{});
+    if (info.dtype == DType::bf16) shift(bf16{});
+    if (info.dtype == DType::f16) shift(f16{});
+    return values;
+}
+
 }  // namespace
 
 ImportPlan plan_import(const std::string& path) {
     ImportPlan plan;
-    plan.config = read_folder_config(path);
+    const FolderConfig config = read_folder_config(path);
+    plan.config = config.model;
     const SafetensorsFolder folder(path);
-    const std::vector<TensorSpec> specs = tensor_specs(plan.config);
-    check_names(folder, path, plan.config, specs);
-    for (const TensorSpec& spec : specs) {
-        const TensorInfo& info = folder.info(spec.name);
-        ++plan.tensors;
-        plan.parameters += info.elements();
-        plan.bytes += info.bytes();
-        plan.largest = std::max(plan.largest, info.bytes());
+    const std::vector<SourceTensor> sources = source_tensors(plan.config);
+    check_names(folder, path, config, sources);
+    for (const SourceTensor& source : sources) {
+        const std::int64_t elements = TensorInfo{DType::u8, source.shape}.elements();
+        const std::int64_t bytes = config.quantized(folder, source)
+                                       ? check_aqlm_matrix(folder, source.parts[0], *config.aqlm)
+                                       : elements * size_of(stored_type(source, folder.info(source.name)));
+        plan.tensors += static_cast<std::int64_t>(source.parts.size());
+        plan.parameters += elements;
+        plan.bytes += bytes;
+        plan.largest = std::max(plan.largest, bytes);
     }
     return plan;
 }
 
 ImportResult import_model(const std::string& path, const std::string& out, const std::string& command,
                           const std::function<void(const std::string&, std::int64_t)>& progress) {
-    const ModelConfig config = read_folder_config(path);
+    const FolderConfig config = read_folder_config(path);
     const SafetensorsFolder folder(path);
-    const std::vector<TensorSpec> specs = tensor_specs(config);
-    check_names(folder, path, config, specs);
-    check_tied_head(folder, config);
+    const std::vector<SourceTensor> sources = source_tensors(config.model);
+    check_names(folder, path, config, sources);
+    check_tied_head(folder, config.model);
 
     StoreWriter store(out, "weights", command);
-    store.set_text("/", "config", config.json);
+    store.set_text("/", "config", config.model.json);
+    if (config.aqlm) store.set_text("/", "quantization", quantization_json(*config.aqlm, 0, "an AQLM checkpoint"));
     ImportResult result;
     std::vector<std::byte> aligned;  // tensors of a safetensors file may lie at any byte
-    for (const TensorSpec& spec : specs) {
-        const TensorInfo& info = folder.info(spec.name);
-        aligned.assign(folder.data(spec.name), folder.data(spec.name) + info.bytes());
-        check_finite(folder.file_of(spec.name) + ": " + spec.name, info.dtype, aligned.data(), info.elements());
-        store.write("/tensors/" + spec.name, info.dtype, info.shape, aligned.data());
-        ++result.tensors;
-        result.parameters += info.elements();
-        result.bytes += info.bytes();
-        progress(spec.name, info.elements());
+    for (const SourceTensor& source : sources) {
+        if (config.quantized(folder, source)) {
+            const std::int64_t elements = TensorInfo{DType::u8, source.shape}.elements();
+            import_aqlm_matrix(folder, source.parts[0], *config.aqlm, store);
+            ++result.tensors;
+            result.parameters += elements;
+            result.bytes += check_aqlm_matrix(folder, source.parts[0], *config.aqlm);
+            progress(source.name, elements);
+            continue;
+        }
+        const TensorInfo& info = folder.info(source.name);
+        aligned.assign(folder.data(source.name), folder.data(source.name) + info.bytes());
+        check_finite(folder.file_of(source.name) + ": " + source.name, info.dtype, aligned.data(), info.elements());
+        if (source.offset != 0) {
+            const std::vector<float> values = shifted(aligned.data(), info, source.offset);
+            aligned.resize(values.size() * sizeof(float));
+            std::memcpy(aligned.data(), values.data(), aligned.size());
+        }
+        const std::byte* rows = aligned.data();
+        for (const TensorSpec& part : source.parts) {
+            const TensorInfo stored{stored_type(source, info), part.shape};
+            store.write("/tensors/" + part.name, stored.dtype, stored.shape, rows);
+            rows += stored.bytes();
+            ++result.tensors;
+            result.parameters += stored.elements();
+            result.bytes += stored.bytes();
+            progress(part.name, stored.elements());
+        }
     }
     result.content_hash = store.commit();
     return result;

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cmath>
 #include <functional>
 #include <map>
 
@@ -57,23 +56,26 @@ struct Builder {
     }
 
     void build() {
-        const std::vector<TensorSpec> specs = tensor_specs(model.config);
-        auto spec = specs.begin();
-        model.embedding = dense(*spec++, model.precision, "embedding");
-        model.blocks.resize(static_cast<std::size_t>(model.config.layers));
-        for (Block& block : model.blocks) {
-            const int parity = static_cast<int>((&block - model.blocks.data()) % 2);
-            block.attention_norm = dense(*spec++, DType::f32, "norms and biases");
-            for (int i = 0; i < matrices_per_block; ++i) {
-                matrix(block.matrices[static_cast<std::size_t>(i)], *spec++, i, parity);
-                if (spec->name.ends_with(".bias")) {
-                    block.matrices[static_cast<std::size_t>(i)].bias = dense(*spec++, DType::f32, "norms and biases");
+        const ModelConfig& config = model.config;
+        const std::vector<TensorSpec> specs = tensor_specs(config);
+        model.embedding = dense(specs.front(), model.precision, "embedding");
+        model.blocks.resize(static_cast<std::size_t>(config.layers));
+        for (std::int64_t i = 0; i < config.layers; ++i) {
+            Block& block = model.blocks[static_cast<std::size_t>(i)];
+            block.layer = i;
+            for (const TensorSpec& spec : block_specs(config, i)) {
+                if (spec.block_matrix) {
+                    matrix(block.matrices[static_cast<std::size_t>(spec.matrix)], spec, spec.matrix,
+                           static_cast<int>(i % 2));
+                } else {
+                    Tensor& part = spec.norm >= 0 ? block.norms[static_cast<std::size_t>(spec.norm)]
+                                                  : block.matrices[static_cast<std::size_t>(spec.matrix)].bias;
+                    part = dense(spec, DType::f32, "norms and biases");
                 }
             }
-            block.mlp_norm = dense(*spec++, DType::f32, "norms and biases");
         }
-        model.final_norm = dense(*spec++, DType::f32, "norms and biases");
-        model.head = model.config.tied ? model.embedding : dense(*spec, model.precision, "head");
+        model.final_norm = dense(specs[specs.size() - (config.tied ? 1 : 2)], DType::f32, "norms and biases");
+        model.head = config.tied ? model.embedding : dense(specs.back(), model.precision, "head");
     }
 };
 
@@ -89,24 +91,31 @@ void store_as(Tensor to, const std::vector<float>& values) {
 }  // namespace
 
 void make_rotary_tables(Backend& backend, Model& model, std::int64_t length) {
-    const std::int64_t half = model.config.head_dim / 2;
-    model.cosines = backend.arena().allocate("rotary tables", DType::f32, {length, half});
-    model.sines = backend.arena().allocate("rotary tables", DType::f32, {length, half});
-    if (backend.arena().planning()) return;
-    std::vector<float> cosines(static_cast<std::size_t>(length * half));
-    std::vector<float> sines(cosines.size());
-    for (std::int64_t position = 0; position < length; ++position) {
-        for (std::int64_t i = 0; i < half; ++i) {
-            // Hugging Face computes the frequencies and angles in f32; so do we, to agree with its logits.
-            const auto exponent = static_cast<float>(2 * i) / static_cast<float>(model.config.head_dim);
-            const float frequency = 1.0F / std::pow(static_cast<float>(model.config.rope_theta), exponent);
-            const float angle = static_cast<float>(position) * frequency;
-            cosines[static_cast<std::size_t>(position * half + i)] = std::cos(angle);
-            sines[static_cast<std::size_t>(position * half + i)] = std::sin(angle);
+    const auto make = [&](RotaryTables& tables, const RotaryConfig& rotary, std::int64_t positions) {
+        for (Tensor* table : {&tables.cosines, &tables.sines}) {
+            *table = backend.arena().allocate("rotary tables", DType::f32, {positions, rotary.dimensions / 2});
         }
-    }
-    backend.upload(model.cosines, cosines.data());
-    backend.upload(model.sines, sines.data());
+        if (backend.arena().planning()) return;
+        const RotaryValues values = rotary_values(rotary, positions);
+        backend.upload(tables.cosines, values.cosines.data());
+        backend.upload(tables.sines, values.sines.data());
+    };
+    const ModelConfig& config = model.config;
+    const bool two_sets = config.rotary.scaling == RotaryScaling::longrope;
+    const std::int64_t original = config.rotary.original_positions;
+    make(model.rotary, config.rotary, two_sets ? std::min(length, original) : length);
+    if (two_sets && length > original) make(model.long_rotary, config.rotary, length);
+    if (config.local_rotary.dimensions > 0) make(model.local_rotary, config.local_rotary, length);
+}
+
+RotaryTables rotary_rows(const Model& model, const Block& block, std::int64_t length, std::int64_t first,
+                         std::int64_t count) {
+    const ModelConfig& config = model.config;
+    const bool beyond = !model.long_rotary.cosines.empty() && length > config.rotary.original_positions;
+    const RotaryTables& tables = config.local(block.layer) ? model.local_rotary
+                                 : beyond                  ? model.long_rotary
+                                                           : model.rotary;
+    return {tables.cosines.rows(first, count), tables.sines.rows(first, count)};
 }
 
 void upload_as(Backend& backend, Tensor to, const std::vector<float>& values) {

@@ -15,6 +15,17 @@ namespace pvtune {
 /// The seven weight matrices of a block, in the order of Block::matrices.
 enum MatrixIndex { query, key, value, output, gate, up, down, matrices_per_block };
 
+/// The norms of a block; those behind the second only in families that have them.
+enum NormIndex {
+    attention_norm,
+    mlp_norm,
+    query_norm,  ///< of heads, [head_dim]
+    key_norm,
+    attention_out_norm,  ///< of what the attention adds
+    mlp_out_norm,
+    norms_per_block
+};
+
 /// A weight matrix [rows, columns] of a block.
 struct Matrix {
     std::string name;  ///< Hugging Face name, "model.layers.0.self_attn.q_proj.weight"
@@ -28,9 +39,14 @@ struct Matrix {
 };
 
 struct Block {
-    Tensor attention_norm;  ///< f32 [width]
-    Tensor mlp_norm;        ///< f32 [width]
+    std::int64_t layer = 0;                     ///< its number in the model
+    std::array<Tensor, norms_per_block> norms;  ///< f32 [width] or [head_dim], or empty
     std::array<Matrix, matrices_per_block> matrices;
+};
+
+/// f32 [positions, rotated dimensions / 2]
+struct RotaryTables {
+    Tensor cosines, sines;
 };
 
 /// Where the dequantised weights of a quantised model live.
@@ -41,7 +57,7 @@ enum class Residency {
     codes       ///< nowhere, nothing is dequantised: products of single tokens read the codes
 };
 
-/// A Llama-family model in the arena of a backend. Embedding and head are in the compute precision, norms in f32.
+/// A model in the arena of a backend. Embedding and head are in the compute precision, norms in f32.
 struct Model {
     ModelConfig config;
     DType precision = DType::f32;
@@ -49,21 +65,31 @@ struct Model {
     Tensor embedding;   ///< [vocabulary, width]
     Tensor head;        ///< [vocabulary, width]; the embedding itself where the config ties them
     Tensor final_norm;  ///< f32 [width]
-    Tensor cosines;     ///< f32 [positions, head_dim / 2]
-    Tensor sines;
+    RotaryTables rotary;
+    RotaryTables long_rotary;   ///< of sequences beyond rotary.original_positions, where those differ (long rope)
+    RotaryTables local_rotary;  ///< of blocks with a window, where those differ
     std::vector<Block> blocks;
     std::array<Copy, 2> fetches;  ///< of the even and the odd block on the device (Residency::streamed)
 
     bool quantized() const;
 };
 
-/// Name, shape of every tensor that a model of this config has, in file order. Matrices of blocks are marked.
+/// Name and shape of a tensor, and what it is in its block.
 struct TensorSpec {
     std::string name;
     std::vector<std::int64_t> shape;
     bool block_matrix = false;
+    int matrix = -1;  ///< which matrix of the block it is, or whose bias
+    int norm = -1;    ///< which norm of the block it is
 };
+/// Every tensor that a model of this config has, in file order.
 std::vector<TensorSpec> tensor_specs(const ModelConfig& config);
+/// Those of block i.
+std::vector<TensorSpec> block_specs(const ModelConfig& config, std::int64_t i);
+
+/// The parameters of a block that stay dense, under their names in block i: norms and biases, f32.
+std::vector<std::pair<std::string, Tensor>> dense_parameters(const Block& block, const ModelConfig& config,
+                                                             std::int64_t i);
 
 /// Reads the config that every weights store carries.
 ModelConfig read_config(const StoreReader& store);
@@ -81,8 +107,11 @@ void write_as(StoreWriter& store, const std::string& path, const TensorInfo& inf
 Model load_model(Backend& backend, const StoreReader& store, DType precision, std::int64_t length, Residency residency,
                  const StoreReader* matrices = nullptr);
 
-/// cosines and sines of `length` positions.
+/// The tables of `length` positions.
 void make_rotary_tables(Backend& backend, Model& model, std::int64_t length);
+/// The rows of positions [first, first + count) for a block in a sequence of `length`.
+RotaryTables rotary_rows(const Model& model, const Block& block, std::int64_t length, std::int64_t first,
+                         std::int64_t count);
 
 /// Uploads f32 values to a tensor of f32 or bf16.
 void upload_as(Backend& backend, Tensor to, const std::vector<float>& values);

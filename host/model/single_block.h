@@ -11,11 +11,4 @@ Model allocate_single_block(Backend& backend, const ModelConfig& config, DType p
 /// Fills it with block i of a dense store, whose names its matrices take. Throws Error where that block is quantised.
 void read_single_block(Backend& backend, Model& model, const StoreReader& store, std::int64_t i);
 
-/// The tensors of block i, in file order.
-std::vector<TensorSpec> block_specs(const ModelConfig& config, std::int64_t i);
-
-/// The parameters of a block that stay dense, under their names in block i: norms and biases, f32.
-std::vector<std::pair<std::string, Tensor>> dense_parameters(const Block& block, const ModelConfig& config,
-                                                             std::int64_t i);
-
 }  // namespace pvtune

@@ -6,37 +6,61 @@
 
 namespace pvtune {
 
+std::vector<TensorSpec> block_specs(const ModelConfig& config, std::int64_t i) {
+    const std::string prefix = "model.layers." + std::to_string(i) + ".";
+    const std::int64_t queries = config.heads * config.head_dim;
+    const std::int64_t keys = config.kv_heads * config.head_dim;
+    std::vector<TensorSpec> specs;
+    const auto norm = [&](NormIndex index, const char* name, std::int64_t size) {
+        specs.push_back({prefix + name + ".weight", {size}, false, -1, index});
+    };
+    const auto matrix = [&](MatrixIndex index, const char* name, std::int64_t rows, std::int64_t columns, bool bias) {
+        specs.push_back({prefix + name + ".weight", {rows, columns}, true, index, -1});
+        if (bias) specs.push_back({prefix + name + ".bias", {rows}, false, index, -1});
+    };
+    norm(attention_norm, "input_layernorm", config.width);
+    matrix(query, "self_attn.q_proj", queries, config.width, config.qkv_bias);
+    matrix(key, "self_attn.k_proj", keys, config.width, config.qkv_bias);
+    matrix(value, "self_attn.v_proj", keys, config.width, config.qkv_bias);
+    matrix(output, "self_attn.o_proj", config.width, queries, config.output_bias);
+    if (config.head_norms) {
+        norm(query_norm, "self_attn.q_norm", config.head_dim);
+        norm(key_norm, "self_attn.k_norm", config.head_dim);
+    }
+    matrix(gate, "mlp.gate_proj", config.intermediate, config.width, config.mlp_bias);
+    matrix(up, "mlp.up_proj", config.intermediate, config.width, config.mlp_bias);
+    matrix(down, "mlp.down_proj", config.width, config.intermediate, config.mlp_bias);
+    if (config.branch_norms) {
+        norm(attention_out_norm, "post_attention_layernorm", config.width);
+        norm(mlp_norm, "pre_feedforward_layernorm", config.width);
+        norm(mlp_out_norm, "post_feedforward_layernorm", config.width);
+    } else {
+        norm(mlp_norm, "post_attention_layernorm", config.width);
+    }
+    return specs;
+}
+
 std::vector<TensorSpec> tensor_specs(const ModelConfig& config) {
     std::vector<TensorSpec> specs;
     specs.push_back({"model.embed_tokens.weight", {config.vocabulary, config.width}});
-    const std::int64_t queries = config.heads * config.head_dim;
-    const std::int64_t keys = config.kv_heads * config.head_dim;
-    struct Projection {
-        const char* name;
-        std::int64_t rows, columns;
-        bool bias;
-    };
-    const Projection projections[matrices_per_block] = {
-        {"self_attn.q_proj", queries, config.width, config.attention_bias},
-        {"self_attn.k_proj", keys, config.width, config.attention_bias},
-        {"self_attn.v_proj", keys, config.width, config.attention_bias},
-        {"self_attn.o_proj", config.width, queries, config.attention_bias},
-        {"mlp.gate_proj", config.intermediate, config.width, config.mlp_bias},
-        {"mlp.up_proj", config.intermediate, config.width, config.mlp_bias},
-        {"mlp.down_proj", config.width, config.intermediate, config.mlp_bias},
-    };
     for (std::int64_t layer = 0; layer < config.layers; ++layer) {
-        const std::string prefix = "model.layers." + std::to_string(layer) + ".";
-        specs.push_back({prefix + "input_layernorm.weight", {config.width}});
-        for (const auto& projection : projections) {
-            specs.push_back({prefix + projection.name + ".weight", {projection.rows, projection.columns}, true});
-            if (projection.bias) specs.push_back({prefix + projection.name + ".bias", {projection.rows}});
-        }
-        specs.push_back({prefix + "post_attention_layernorm.weight", {config.width}});
+        const std::vector<TensorSpec> block = block_specs(config, layer);
+        specs.insert(specs.end(), block.begin(), block.end());
     }
     specs.push_back({"model.norm.weight", {config.width}});
     if (!config.tied) specs.push_back({"lm_head.weight", {config.vocabulary, config.width}});
     return specs;
+}
+
+std::vector<std::pair<std::string, Tensor>> dense_parameters(const Block& block, const ModelConfig& config,
+                                                             std::int64_t i) {
+    std::vector<std::pair<std::string, Tensor>> parameters;
+    for (const TensorSpec& spec : block_specs(config, i)) {
+        if (spec.block_matrix) continue;
+        parameters.emplace_back(spec.name, spec.norm >= 0 ? block.norms[static_cast<std::size_t>(spec.norm)]
+                                                          : block.matrices[static_cast<std::size_t>(spec.matrix)].bias);
+    }
+    return parameters;
 }
 
 ModelConfig read_config(const StoreReader& store) {

@@ -24,10 +24,14 @@ private:
     std::uint64_t state_;
 };
 
-/// Number i of the seed, in (0, 1): cuda/random.cuh has the same bits.
+/// Number i of the seed: cuda/random.cuh has the same, of this and of uniform_at.
+inline std::uint64_t bits_at(std::uint64_t seed, std::uint64_t i) {
+    return Random(seed + i * 0x9e3779b97f4a7c15ULL).next();
+}
+
+/// Number i of the seed, in (0, 1).
 inline float uniform_at(std::uint64_t seed, std::uint64_t i) {
-    const std::uint64_t bits = Random(seed + i * 0x9e3779b97f4a7c15ULL).next();
-    return (static_cast<float>(bits >> 41) + 0.5F) * 0x1p-23F;
+    return (static_cast<float>(bits_at(seed, i) >> 41) + 0.5F) * 0x1p-23F;
 }
 
 }  // namespace pvtune

@@ -7,7 +7,6 @@ namespace pvtune {
 namespace {
 
 std::string find_in_matrix(Backend& backend, const Matrix& matrix) {
-    if (!matrix.bias.empty() && !all_finite(backend, matrix.bias)) return "the bias of " + matrix.name;
     if (!matrix.quantized) return all_finite(backend, matrix.weight) ? "" : matrix.name;
     for (const ContinuousParameter& parameter : matrix.quantized->parameters()) {
         if (!all_finite(backend, parameter.value)) return matrix.name + "." + parameter.name;
@@ -23,9 +22,9 @@ std::string find_not_finite(Backend& backend, const Model& model) {
     if (!all_finite(backend, model.embedding)) return "model.embed_tokens.weight";
     for (std::size_t i = 0; i < model.blocks.size(); ++i) {
         const Block& block = model.blocks[i];
-        const std::string prefix = "model.layers." + std::to_string(i) + ".";
-        if (!all_finite(backend, block.attention_norm)) return prefix + "input_layernorm.weight";
-        if (!all_finite(backend, block.mlp_norm)) return prefix + "post_attention_layernorm.weight";
+        for (const auto& [name, tensor] : dense_parameters(block, model.config, static_cast<std::int64_t>(i))) {
+            if (!all_finite(backend, tensor)) return name;
+        }
         for (const Matrix& matrix : block.matrices) {
             if (std::string name = find_in_matrix(backend, matrix); !name.empty()) return name;
         }

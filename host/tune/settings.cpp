@@ -40,6 +40,8 @@ constexpr std::pair<Strategy, const char*> strategies[] = {
     {Strategy::pv, "pv"},
     {Strategy::pv_ste, "pv-ste"},
 };
+constexpr std::pair<CodeMoment, const char*> code_moments[] = {{CodeMoment::weight, "weight"},
+                                                               {CodeMoment::group, "group"}};
 constexpr std::pair<Subspace, const char*> subspaces[] = {
     {Subspace::topk, "topk"},
     {Subspace::sample, "sample"},
@@ -70,6 +72,7 @@ std::string name_in(const Named& all, Value value) {
 Strategy parse_strategy(const std::string& name) { return parse(strategies, "--strategy", name); }
 std::string name_of(Strategy strategy) { return name_in(strategies, strategy); }
 Subspace parse_subspace(const std::string& name) { return parse(subspaces, "--subspace", name); }
+CodeMoment parse_code_moment(const std::string& name) { return parse(code_moments, "--code-moment", name); }
 std::string name_of(Subspace subspace) { return name_in(subspaces, subspace); }
 
 void check_settings(const TuneSettings& settings) {
@@ -89,6 +92,12 @@ void check_settings(const TuneSettings& settings) {
     if (eager && (settings.candidates > 1 || settings.force_codes)) {
         throw Error("--subspace eager with " + std::string(settings.force_codes ? "--force-codes" : "--candidates") +
                     ": every group it chooses changes; leave that out");
+    }
+    if (eager && settings.code_moment == CodeMoment::group) {
+        throw Error("--subspace eager with --code-moment group: it weighs every weight by its own moment; use weight");
+    }
+    if (settings.narrow_buffer && !settings.straight_through()) {
+        throw Error("--code-buffer bf16" + of_strategy + "it has no straight-through buffer; use ste or pv-ste");
     }
     if (settings.force_codes && settings.strategy != Strategy::pv) {
         throw Error("--force-codes" + of_strategy + "only pv has it");
@@ -117,6 +126,8 @@ std::string settings_json(const TuneSettings& settings) {
     json["code_lr"] = settings.code_rate;
     json["subspace_lr"] = settings.subspace_rate;
     json["code_beta2"] = settings.code_beta2;
+    json["code_moment"] = name_in(code_moments, settings.code_moment);
+    json["narrow_buffer"] = settings.narrow_buffer;
     json["tau"] = settings.tau;
     json["subspace"] = name_of(settings.subspace);
     json["subspace_temperature"] = settings.subspace_temperature;

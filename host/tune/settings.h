@@ -25,6 +25,9 @@ enum class Subspace {
     eager          ///< by the single change of code that pays first (pv alone)
 };
 
+/// What a second moment of the V step stands for.
+enum class CodeMoment { weight, group };
+
 enum class Schedule { constant, linear, cosine };
 
 /// Everything that a tuning run can be told; the defaults are the published ones (PV-Tuning, Malinovskii et al. 2024).
@@ -52,10 +55,12 @@ struct TuneSettings {
     std::int64_t v_every = 1;        ///< steps a V step, on the mean of their gradients
     bool measure_v = false;          ///< the loss that V steps really save, and codes that return
     float code_beta2 = 0.95F;
-    double tau = 1e-2;       ///< share of a matrix's groups that one V step may re-assign
-    double trust_ratio = 0;  ///< bound on |What_new - What_old| / |What_old| a V step and matrix; 0: none
-    int beam = 0;            ///< 0: 5 with several codebooks, 1 with one
-    bool lamb = true;        ///< updates scaled by |p| / |update|
+    CodeMoment code_moment = CodeMoment::weight;
+    bool narrow_buffer = false;  ///< straight-through buffers in bf16, rounded by chance, instead of f32
+    double tau = 1e-2;           ///< share of a matrix's groups that one V step may re-assign
+    double trust_ratio = 0;      ///< bound on |What_new - What_old| / |What_old| a V step and matrix; 0: none
+    int beam = 0;                ///< 0: 5 with several codebooks, 1 with one
+    bool lamb = true;            ///< updates scaled by |p| / |update|
 
     Schedule schedule = Schedule::constant;
     std::int64_t warmup = 0;  ///< steps
@@ -77,6 +82,7 @@ Strategy parse_strategy(const std::string& name);
 std::string name_of(Strategy strategy);
 Subspace parse_subspace(const std::string& name);
 std::string name_of(Subspace subspace);
+CodeMoment parse_code_moment(const std::string& name);
 Schedule parse_schedule(const std::string& name);
 
 /// What a resumed run must agree in, as JSON text: everything but the number of steps.

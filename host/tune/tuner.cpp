@@ -1,5 +1,6 @@
 #include "host/tune/tuner.h"
 
+#include "host/model/embedding.h"
 #include "host/tune/subspace.h"
 #include "io/error.h"
 
@@ -13,7 +14,7 @@ namespace {
 
 bool same_block_shapes(const ModelConfig& a, const ModelConfig& b) {
     return a.width == b.width && a.intermediate == b.intermediate && a.heads == b.heads && a.kv_heads == b.kv_heads &&
-           a.head_dim == b.head_dim;
+           a.head_dim == b.head_dim && a.head_norms == b.head_norms && a.branch_norms == b.branch_norms;
 }
 
 enum Phase { teacher_phase, forward_phase, loss_phase, backward_phase, p_phase, v_phase, phases };
@@ -102,17 +103,10 @@ void Tuner::allocate() {
             matrix_state.budget = v_budget(matrix.quantized->groups(), settings_);
         }
         if (settings_.train_dense) {
-            const std::string prefix = "model.layers." + std::to_string(blocks_.size()) + ".";
-            auto& dense = state_of_block.dense;
-            dense.push_back(
-                trained(prefix + "input_layernorm.weight", block.attention_norm, gradients_.attention_norm));
-            dense.push_back(trained(prefix + "post_attention_layernorm.weight", block.mlp_norm, gradients_.mlp_norm));
-            for (std::size_t i = 0; i < matrices_per_block; ++i) {
-                const Matrix& matrix = block.matrices[i];
-                if (matrix.bias.empty()) continue;
-                std::string name = matrix.name;
-                name.replace(name.rfind(".weight"), std::string::npos, ".bias");
-                dense.push_back(trained(name, matrix.bias, gradients_.biases[i]));
+            const auto parameters = dense_parameters(block, config, block.layer);
+            const std::vector<Tensor> gradients = dense_gradients(gradients_, config);
+            for (std::size_t i = 0; i < parameters.size(); ++i) {
+                state_of_block.dense.push_back(trained(parameters[i].first, parameters[i].second, gradients[i]));
             }
         }
         blocks_.push_back(std::move(state_of_block));
@@ -178,7 +172,7 @@ void Tuner::teacher_forward() {
     fetch_block(backend_, teacher_, 0);
     for (std::int64_t micro = 0; micro < micro_batches_; ++micro) {
         const auto index = static_cast<std::size_t>(micro);
-        ops.embedding_forward(teacher_hidden_[index], teacher_.embedding, tokens_[index]);
+        embed(ops, teacher_, teacher_hidden_[index], tokens_[index]);
     }
     for (std::int64_t i = 0; i < layers; ++i) {
         if (i + 1 < layers) fetch_block(backend_, teacher_, i + 1);
@@ -195,7 +189,7 @@ void Tuner::student_forward() {
     const std::int64_t layers = student_.config.layers;
     hidden_.begin_layer(0);
     for (std::int64_t micro = 0; micro < micro_batches_; ++micro) {
-        ops.embedding_forward(hidden_.at(micro, 0), student_.embedding, tokens_[static_cast<std::size_t>(micro)]);
+        embed(ops, student_, hidden_.at(micro, 0), tokens_[static_cast<std::size_t>(micro)]);
         hidden_.written(micro, 0);
     }
     for (std::int64_t i = 0; i < layers; ++i) {
@@ -295,11 +289,7 @@ StepReport Tuner::step(std::span<const std::vector<std::uint32_t>> sequences) {
         const Block& block = student_.blocks[static_cast<std::size_t>(i)];
         // The forward pass ends on the last block, whose weights and (kept or not) activations are still there.
         if (i != layers - 1) prepare_block(ops, student_, i);
-        ops.fill_zero(gradients_.attention_norm);
-        ops.fill_zero(gradients_.mlp_norm);
-        for (const Tensor& bias : gradients_.biases) {
-            if (!bias.empty()) ops.fill_zero(bias);
-        }
+        clear_dense_gradients(ops, gradients_);
         for (std::int64_t micro = 0; micro < micro_batches_; ++micro) {
             const Tensor d_hidden = d_hidden_[static_cast<std::size_t>(micro)];
             if (!keep_) {
@@ -314,8 +304,8 @@ StepReport Tuner::step(std::span<const std::vector<std::uint32_t>> sequences) {
     backend_.enter_phase(backward_phase, "backward");
     if (!dense_.empty()) {
         for (std::int64_t micro = 0; micro < micro_batches_; ++micro) {
-            ops.embedding_backward(dense_[0].gradient, d_hidden_[static_cast<std::size_t>(micro)],
-                                   tokens_[static_cast<std::size_t>(micro)]);
+            const auto index = static_cast<std::size_t>(micro);
+            embed_backward(ops, student_, dense_[0].gradient, d_hidden_[index], tokens_[index]);
         }
     }
     backend_.enter_phase(p_phase, "P step");

@@ -17,6 +17,14 @@ Tensor codes_of(Tensor memory, const Representation& quantized, std::int64_t gro
     return {memory.data, quantized.code_dtype(), {groups, quantized.codes_per_group()}};
 }
 
+/// Neighbouring weights that share a second moment.
+std::int64_t moment_group(const Matrix& matrix, const TuneSettings& settings) {
+    constexpr std::int64_t of_single_weights = 8;
+    if (settings.code_moment == CodeMoment::weight) return 1;
+    if (matrix.quantized->group() > 1) return matrix.quantized->group();
+    return matrix.columns % of_single_weights == 0 ? of_single_weights : 1;
+}
+
 /// The views of one V step: of the scratch what this matrix needs, of `searched` groups.
 struct Search {
     Ops& ops;
@@ -39,8 +47,9 @@ void set_target(const Search& search, const Matrix& matrix, const VState& state)
     v.lamb = settings.lamb;
     v.step = search.turn.update;
     search.ops.moment_and_score(search.target, search.scores, state.second_moment, search.turn.gradient,
-                                settings.straight_through() ? search.target : matrix.weight, matrix.weight,
+                                settings.straight_through() ? state.buffer : matrix.weight, matrix.weight,
                                 search.quantized.group(), v);
+    if (settings.narrow_buffer) search.ops.convert_by_chance(state.buffer, search.target, ~search.turn.seed);
     search.ops.sum_of_squares(state.score_squares, search.scores);
 }
 
@@ -130,9 +139,13 @@ void record(const Search& search, const VState& state, const VScratch& scratch) 
 
 VState allocate_v_state(Arena& arena, const Matrix& matrix, const TuneSettings& settings) {
     VState state;
-    state.second_moment = arena.allocate("second moment of codes", matrix.weight.dtype, {matrix.rows, matrix.columns});
+    const std::int64_t shared = moment_group(matrix, settings);
+    state.second_moment =
+        shared == 1 ? arena.allocate("second moment of codes", matrix.weight.dtype, {matrix.rows, matrix.columns})
+                    : arena.allocate("second moment of codes", DType::f32, {matrix.rows, matrix.columns / shared});
     if (settings.straight_through()) {
-        state.buffer = arena.allocate("straight-through buffers", DType::f32, {matrix.rows, matrix.columns});
+        state.buffer = arena.allocate("straight-through buffers", settings.narrow_buffer ? DType::bf16 : DType::f32,
+                                      {matrix.rows, matrix.columns});
     }
     if (settings.v_every > 1) {
         state.mean_gradient = arena.allocate("mean gradients", DType::f32, {matrix.rows, matrix.columns});
@@ -170,7 +183,7 @@ VScratch allocate_v_scratch(Arena& arena, const Model& model, const TuneSettings
     const bool by_chance = settings.subspace == Subspace::sample || settings.subspace == Subspace::random;
     const bool rounding = settings.strategy == Strategy::stochastic_rounding;
     VScratch scratch;
-    if (!settings.straight_through()) scratch.target = allocate(DType::f32, elements);
+    if (!settings.straight_through() || settings.narrow_buffer) scratch.target = allocate(DType::f32, elements);
     scratch.scores = allocate(DType::f32, groups);
     if (by_chance) scratch.keys = allocate(DType::f32, groups);
     if (settings.subspace == Subspace::eager) scratch.changes = allocate(DType::u32, groups);
@@ -201,7 +214,7 @@ void v_step(Ops& ops, Matrix& matrix, const VState& state, const VScratch& scrat
                         quantized,
                         settings,
                         turn,
-                        settings.straight_through() ? state.buffer : as_matrix(scratch.target, matrix),
+                        scratch.target.empty() ? state.buffer : as_matrix(scratch.target, matrix),
                         scratch.scores.rows(0, groups),
                         scratch.selected.rows(0, searched),
                         scratch.changed.rows(0, searched),

@@ -8,8 +8,8 @@ namespace pvtune {
 /// What a V step remembers of a matrix between steps, and where it reports. The slots of the step record are the
 /// caller's.
 struct VState {
-    Tensor second_moment;  ///< [rows, columns] in the compute precision
-    Tensor buffer;         ///< f32 [rows, columns], the straight-through buffer; empty where the strategy has none
+    Tensor second_moment;  ///< [rows, columns] in the compute precision, or f32 [moments shared by several weights]
+    Tensor buffer;         ///< f32 or bf16 [rows, columns], straight-through; empty where the strategy has none
     Tensor mean_gradient;  ///< f32 [rows, columns], over the steps since the last V step; empty with one a step
 
     Tensor history;      ///< for --measure-v: what every group had before its last change,
@@ -24,7 +24,7 @@ struct VState {
 
 /// Buffers that the V steps of all matrices share, for the largest of them; empty where the settings need none.
 struct VScratch {
-    Tensor target;                  ///< f32; the straight-through buffer is its own target
+    Tensor target;                  ///< f32; a straight-through buffer in f32 is its own target
     Tensor scores, keys;            ///< f32 [groups]
     Tensor changes;                 ///< u32 [groups]
     Tensor everyone;                ///< u32 [groups]

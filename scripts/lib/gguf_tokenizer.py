@@ -31,7 +31,8 @@ def _split(pattern: str) -> dict[str, Any]:
 
 
 _DIGITS = _sequence({"type": "Digits", "individual_digits": True}, _byte_level(True))
-_PRE_TOKENIZERS = {
+# By the names that llama.cpp has for them; of equal rules the first stands for all.
+PRE_TOKENIZERS = {
     "gpt-2": _byte_level(True),
     "smollm": _DIGITS,
     "starcoder": _DIGITS,
@@ -53,9 +54,9 @@ def tokenizer_json(fields: dict[str, Any]) -> dict[str, Any]:
             " pass the model's own tokenizer.json with --tokenizer"
         )
     pre = fields.get("pre", "gpt-2")
-    if pre not in _PRE_TOKENIZERS:
+    if pre not in PRE_TOKENIZERS:
         raise Error(
-            f"pre-tokenizer {pre!r} is unknown (known: {', '.join(_PRE_TOKENIZERS)}):"
+            f"pre-tokenizer {pre!r} is unknown (known: {', '.join(PRE_TOKENIZERS)}):"
             " pass the model's own tokenizer.json with --tokenizer"
         )
     tokens = fields.get("tokens")
@@ -77,7 +78,7 @@ def tokenizer_json(fields: dict[str, Any]) -> dict[str, Any]:
             if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED)
         ],
         "normalizer": {"type": "NFC"} if pre == "qwen2" else None,
-        "pre_tokenizer": _PRE_TOKENIZERS[pre],
+        "pre_tokenizer": PRE_TOKENIZERS[pre],
         "post_processor": _post_processor(fields, tokens),
         "decoder": _byte_level(True),
         "model": {

@@ -30,6 +30,24 @@ TEST(CudaAdd, AgreesWithTheCpuInPlaceToo) {
     });
 }
 
+template <class T>
+void expect_scale_agrees(std::int64_t count) {
+    OwnedTensor expected = random_tensor(dtype_of<T>, {count}, 1);
+    const DeviceTensor values(expected);
+    cpu::scale(expected, 4.6F);
+    scale(values.as<T>(), 4.6F, count, nullptr);
+    EXPECT_TRUE(same_bits(values.download(), expected)) << count;
+}
+
+TEST(CudaScale, AgreesWithTheCpu) {
+    for_each_schedule([] {
+        for (const std::int64_t count : {1, 7, 8, 33, 2055}) {
+            expect_scale_agrees<float>(count);
+            expect_scale_agrees<bf16>(count);
+        }
+    });
+}
+
 template <class To, class From>
 void expect_convert_agrees(std::int64_t count) {
     const OwnedTensor in = random_tensor(dtype_of<From>, {count}, 1, 1e3);
@@ -48,6 +66,21 @@ TEST(CudaConvert, AgreesWithTheCpu) {
             expect_convert_agrees<float, bf16>(count);
             expect_convert_agrees<bf16, float>(count);
             expect_convert_agrees<bf16, bf16>(count);
+        }
+    });
+}
+
+TEST(CudaConvertByChance, HasTheBitsOfTheCpu) {
+    for_each_schedule([] {
+        for (const std::int64_t count : {1, 3, 4, 1029}) {
+            OwnedTensor in = random_tensor(DType::f32, {count}, 1, 1e3);
+            in.set(count / 2, count % 2 == 0 ? INFINITY : NAN);
+            OwnedTensor expected(DType::bf16, {count});
+            cpu::convert_by_chance(expected, in, 12345);
+            const DeviceTensor from(in);
+            const DeviceTensor to(DType::bf16, {count});
+            convert_by_chance(to.as<bf16>(), from.as<float>(), 12345, count, nullptr);
+            EXPECT_TRUE(same_bits(to.download(), expected)) << count;
         }
     });
 }

@@ -41,7 +41,7 @@ Step on_device(const OwnedTensor& second, const OwnedTensor& gradient, const Own
         with_pointer(device_base.tensor(), [&](const auto* from) {
             with_pointer(device_current.tensor(), [&](const auto* now) {
                 moment_and_score(target.as<float>(), scores.as<float>(), v, g, from, now, count, group,
-                                 rates_of(settings), workspace.data(), nullptr);
+                                 count / second->elements(), rates_of(settings), workspace.data(), nullptr);
             });
         });
     });
@@ -121,6 +121,25 @@ TEST(CudaMomentAndScore, TheMomentMayBeBf16) {
     }
 }
 
+TEST(CudaMomentAndScore, AMomentMayStandForSeveralWeights) {
+    for (const std::int64_t count : {16, 1040, 16 * 617}) {
+        const OwnedTensor gradient = random_tensor(DType::f32, {count}, 1);
+        const OwnedTensor current = random_tensor(DType::bf16, {count}, 3);
+        for (const std::int64_t moment_group : {4, 8, 16}) {
+            OwnedTensor second(DType::f32, {count / moment_group});
+            second.fill([next = 0]() mutable { return 0.1 + 0.001 * (++next % 7); });
+            for (const std::int64_t group : {std::int64_t{1}, moment_group}) {
+                for (const DType base_type : {DType::f32, DType::bf16}) {
+                    const OwnedTensor base = random_tensor(base_type, {count}, 2);
+                    const Step expected = on_cpu(second, gradient, base, current, group, {});
+                    for_each_schedule(
+                        [&] { expect_equal(on_device(second, gradient, base, current, group, {}), expected); });
+                }
+            }
+        }
+    }
+}
+
 TEST(CudaMomentAndScore, SeveralTilesABlock) {
     constexpr std::int64_t count = 4 * 256 * 792 + 16 * 37;  // a tile more than there are blocks, and a part of one
     const OwnedTensor gradient = random_tensor(DType::f32, {count}, 1);
@@ -183,7 +202,7 @@ TEST(CudaMomentAndScore, RefusesWhatItDoesNotCover) {
     const auto call = [](std::int64_t count, std::int64_t group) {
         float* const none = nullptr;
         const float* const no_base = nullptr;
-        moment_and_score(none, none, none, none, no_base, no_base, count, group, {}, nullptr, nullptr);
+        moment_and_score(none, none, none, none, no_base, no_base, count, group, 1, {}, nullptr, nullptr);
     };
     EXPECT_THROW(call(24, 6), std::invalid_argument);
     EXPECT_THROW(call(20, 8), std::invalid_argument);

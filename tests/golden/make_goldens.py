@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
-"""Makes the golden references: tiny random Llama-family models with the logits, loss and gradients Hugging Face gives.
+"""Makes the golden references: tiny random models of every family with the logits, loss and gradients Hugging Face gives.
 
-    python3 -m venv build/golden-venv
-    build/golden-venv/bin/pip install -r tests/golden/requirements.txt
-    build/golden-venv/bin/python tests/golden/make_goldens.py [--out tests/golden] [case ...]
+    scripts/parity.sh --environment
+    build/parity-venv/bin/python tests/golden/make_goldens.py [--out tests/golden] [case ...]
 
 Every case is a folder with config.json, model.safetensors and reference.safetensors (README.md says what they hold).
 Sizes are odd on purpose: head counts, head widths, vocabulary, intermediate size and lengths are where an engine that
@@ -15,6 +14,7 @@ gives the same files on the same torch version.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import sys
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 SIZE_LIMIT_BYTES = 150_000  # of a case: the folder lives in git
 F32_AGREEMENT = 1e-4  # how far the f32 run of the same model may be from the f64 one, relative to the largest value
@@ -116,6 +116,97 @@ CASES: dict[str, Case] = {
         length=33,
         seed=4,
     ),
+    # Llama 3.1's rotary scaling: wavelengths that stay, that are blended and that are stretched.
+    "llama3-rope": Case(
+        {
+            "hidden_size": 24,
+            "intermediate_size": 31,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "rope_scaling": {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        },
+        length=33,
+        seed=6,
+    ),
+    # Biases on q, k and v alone; the second of two layers has a window of 5.
+    "qwen2-upper-window": Case(
+        {
+            "architectures": ["Qwen2ForCausalLM"],
+            "model_type": "qwen2",
+            "hidden_size": 18,
+            "intermediate_size": 29,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "use_sliding_window": True,
+            "sliding_window": 5,
+            "max_window_layers": 1,
+            "tie_word_embeddings": True,
+        },
+        length=19,
+        seed=37,
+    ),
+    # Norms of heads, whose width is given; 9 query heads for 3 key heads.
+    "qwen3-head-norms": Case(
+        {
+            "architectures": ["Qwen3ForCausalLM"],
+            "model_type": "qwen3",
+            "hidden_size": 18,
+            "intermediate_size": 23,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "head_dim": 6,
+            "attention_bias": True,
+        },
+        length=19,
+        seed=8,
+    ),
+    # Fused matrices, six of eight elements of a head rotated, positions beyond the original 16: the long factors.
+    "phi3-long-rope": Case(
+        {
+            "architectures": ["Phi3ForCausalLM"],
+            "model_type": "phi3",
+            "hidden_size": 24,
+            "intermediate_size": 31,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "original_max_position_embeddings": 16,
+            "partial_rotary_factor": 0.75,
+            "rope_scaling": {"type": "longrope", "short_factor": [1.0, 1.3, 1.7], "long_factor": [1.5, 4.0, 9.0]},
+            "pad_token_id": 0,
+        },
+        length=33,
+        seed=9,
+    ),
+    # Scaled embedding, norms before and behind attention and MLP, of heads too, gelu, a window of 6 with rotary
+    # frequencies of its own in the first layer; attention scaled by other than the head's width.
+    "gemma3": Case(
+        {
+            "architectures": ["Gemma3ForCausalLM"],
+            "model_type": "gemma3_text",
+            "hidden_size": 21,
+            "intermediate_size": 27,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "head_dim": 10,
+            "hidden_activation": "gelu_pytorch_tanh",
+            "query_pre_attn_scalar": 17,
+            "sliding_window": 6,
+            "sliding_window_pattern": 2,
+            "rope_theta": 100000.0,
+            "rope_local_base_freq": 700.0,
+            "rope_scaling": {"rope_type": "linear", "factor": 4.0},
+            "rms_norm_eps": 1e-6,
+            "tie_word_embeddings": True,
+        },
+        length=19,
+        seed=10,
+    ),
     # The nine heads and three key-value heads of SmolLM2, with a teacher; 33 is one past a power of two.
     "distil-9-heads": Case(
         {
@@ -134,18 +225,32 @@ CASES: dict[str, Case] = {
 }
 
 
+def config_of(own: dict[str, Any]) -> dict[str, Any]:
+    """COMMON and what a case has of its own, without the keys that its family does not have."""
+    config = COMMON | own
+    if config["model_type"] not in ("llama", "qwen3"):
+        config.pop("attention_bias")
+    if config["model_type"] != "llama":
+        config.pop("mlp_bias")
+    if "hidden_activation" in config:
+        config.pop("hidden_act")
+    return config
+
+
 def build_model(config: dict[str, Any], seed: int) -> PreTrainedModel:
     """A model of this config in f64 whose weights are exactly representable in f32."""
-    kinds = {"llama": (LlamaConfig, LlamaForCausalLM), "mistral": (MistralConfig, MistralForCausalLM)}
-    config_class, model_class = kinds[config["model_type"]]
-    model = model_class(config_class(**config, attn_implementation="eager")).eval()
+    kind = config["model_type"]
+    values = {key: copy.deepcopy(value) for key, value in config.items() if key != "model_type"}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **values), attn_implementation="eager").eval()
+    # Gemma multiplies by 1 + weight.
+    norms = (-0.5, 0.5) if kind.startswith("gemma") else (0.5, 1.5)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
                 parameter.normal_(0, 0.3, generator=generator)
             elif parameter.dim() == 1:  # a norm
-                parameter.uniform_(0.5, 1.5, generator=generator)
+                parameter.uniform_(*norms, generator=generator)
             elif name.endswith("embed_tokens.weight"):
                 parameter.normal_(0, 0.5, generator=generator)
             else:
@@ -206,7 +311,7 @@ def check(name: str, exact: Tensors, rounded: Tensors) -> float:
 
 def write_case(name: str, case: Case, folder: Path) -> None:
     """Makes the models of a case, computes and checks the reference and writes the folder."""
-    config = COMMON | case.config
+    config = config_of(case.config)
     model = build_model(config, case.seed)
     teacher = build_model(config, case.seed + 1000) if case.distil else None
     generator = torch.Generator().manual_seed(case.seed + 2000)

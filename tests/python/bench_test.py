@@ -25,8 +25,8 @@ class Bench(unittest.TestCase):
         self.folder = Path(scratch.name)
 
     def start(self, device: str, *arguments: Any, **environment: str) -> subprocess.CompletedProcess:
-        command = [BINARIES[device], "bench", "--device", device, "--threads", "1", "--seconds", "0",
-                   *map(str, arguments)]
+        threads = [] if "--threads" in arguments else ["--threads", "1"]
+        command = [BINARIES[device], "bench", "--device", device, *threads, "--seconds", "0", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False,
                               env={**os.environ, **environment})
 
@@ -101,6 +101,38 @@ class Results(Bench):
         self.assertNotIn("skipped", entries[TINY])
         self.assertIn("needs", entries[large].get("skipped", ""))
         self.assertIn("skipped: needs", table)
+
+
+class Fingerprints(Bench):
+    def hashes(self, device: str, *arguments: Any) -> dict[str, str]:
+        table, result = self.succeed(device, "--fingerprint", "--shape", TINY, *arguments)
+        found = result["fingerprints"]
+        self.assertEqual(sorted(line.split()[0] for line in table.splitlines()), sorted(found.values()))
+        return found
+
+    def test_the_same_in_every_run(self) -> None:
+        for device in BINARIES:
+            for precision in ("f32", "bf16"):
+                with self.subTest(device=device, precision=precision):
+                    first = self.hashes(device, "--precision", precision)
+                    self.assertEqual(first, self.hashes(device, "--precision", precision))
+                    self.assertGreater(len(set(first.values())), 50)
+
+    def test_the_same_for_any_number_of_threads(self) -> None:
+        def ours(hashes: dict[str, str]) -> dict[str, str]:
+            return {name: value for name, value in hashes.items() if "onednn" not in name}
+
+        self.assertEqual(ours(self.hashes("cpu")), ours(self.hashes("cpu", "--threads", "3")))
+
+    def test_other_operands_other_hashes(self) -> None:
+        one, other = (self.succeed("cpu", "--fingerprint", "--op", "rmsnorm", "--shape", shape)[1]["fingerprints"]
+                      for shape in (TINY, TINY + ",width=40"))
+        self.assertFalse(set(one.values()) & set(other.values()))
+
+    def test_times_and_fingerprints_do_not_mix(self) -> None:
+        done = self.start("cpu", "--fingerprint", "--out", self.folder / "a.json")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("--fingerprint", done.stderr)
 
 
 class Compare(Bench):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-from cli_test import PVTUNE, CommandLine, run
+from cli_test import PVTUNE, VOCABULARY, CommandLine, run, tokenize
 
 FLAGS = {"--code-bits": 4, "--group": 8, "--sequences": 20, "--ctx": 32, "--block-epochs": 2, "--threads": 1}
 
@@ -63,6 +63,22 @@ class Calibrating(CalibrateTest):
             streamed = self.result(self.calibrate(self.here / "b.h5", "--json", precision=precision,
                                                   activation_memory=0))
             self.assertEqual(held["content_hash"], streamed["content_hash"])
+
+    def test_states_in_files_stay_within_their_memory(self) -> None:
+        chance = random.Random(5)
+        tokens = tokenize(self.here, self.tokenizer, [chance.randrange(VOCABULARY) for _ in range(2400 * 128)],
+                          self.here / "long.h5")
+        mebibytes = 2 * 2400 * 128 * 32 * 4 / 2**20  # of hidden states of both models
+        self.assertEqual(mebibytes, 75)
+
+        def peak(**changes: Any) -> float:
+            flags = {"calibrate": tokens, "ctx": 128, "representation": "scalar", "code_bits": 2, "group": 0,
+                     "block_epochs": 0, **changes}
+            return self.result(self.calibrate(self.here / "q.h5", "--json", **flags))["peak_bytes"] / 2**20
+
+        few, streamed, held = peak(), peak(sequences=2400, activation_memory=16), peak(sequences=2400)
+        self.assertLess(streamed, few + 16)
+        self.assertGreater(held, streamed + 0.8 * (mebibytes - 16))
 
     def test_plan(self) -> None:
         out = self.here / "q.h5"

@@ -41,6 +41,7 @@ public:
         cpu::linear_backward_weight(d_weight, d_out, in, accumulate);
     }
     void column_sum(Tensor d_bias, Tensor d_out) override { cpu::column_sum(d_bias, d_out); }
+    void scale(Tensor hidden, float factor) override { cpu::scale(hidden, factor); }
     void rope_forward(Tensor heads, Tensor cosines, Tensor sines) override { cpu::rope_forward(heads, cosines, sines); }
     void rope_backward(Tensor d_heads, Tensor cosines, Tensor sines) override {
         cpu::rope_backward(d_heads, cosines, sines);
@@ -59,6 +60,10 @@ public:
     void swiglu_forward(Tensor out, Tensor gate, Tensor up) override { cpu::swiglu_forward(out, gate, up); }
     void swiglu_backward(Tensor d_gate, Tensor d_up, Tensor out, Tensor d_out, Tensor gate, Tensor up) override {
         cpu::swiglu_backward(d_gate, d_up, out, d_out, gate, up);
+    }
+    void geglu_forward(Tensor out, Tensor gate, Tensor up) override { cpu::geglu_forward(out, gate, up); }
+    void geglu_backward(Tensor d_gate, Tensor d_up, Tensor out, Tensor d_out, Tensor gate, Tensor up) override {
+        cpu::geglu_backward(d_gate, d_up, out, d_out, gate, up);
     }
     void add(Tensor out, Tensor a, Tensor b) override { cpu::add(out, a, b); }
     void kl_loss(Tensor loss, Tensor d_logits, Tensor logits, Tensor teacher, float scale) override {
@@ -208,6 +213,9 @@ public:
     void count_flags(Tensor total, Tensor flags) override { *total.as<std::uint32_t>() = cpu::count_flags(flags); }
     void add_scaled(Tensor out, Tensor in, float scale) override { cpu::add_scaled(out, in, scale); }
     void convert(Tensor out, Tensor in) override { cpu::convert(out, in); }
+    void convert_by_chance(Tensor out, Tensor in, std::uint64_t seed) override {
+        cpu::convert_by_chance(out, in, seed);
+    }
     void fill_zero(Tensor out) override { cpu::fill_zero(out); }
 };
 

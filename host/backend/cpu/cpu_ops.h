@@ -15,6 +15,7 @@ void linear_forward(Tensor out, Tensor in, Tensor weight, Tensor bias);
 void linear_backward_input(Tensor d_in, Tensor d_out, Tensor weight, bool accumulate);
 void linear_backward_weight(Tensor d_weight, Tensor d_out, Tensor in, bool accumulate);
 void column_sum(Tensor d_bias, Tensor d_out);
+void scale(Tensor hidden, float factor);
 void rope_forward(Tensor heads, Tensor cosines, Tensor sines);
 void rope_backward(Tensor d_heads, Tensor cosines, Tensor sines);
 void attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, const AttentionShape& shape);
@@ -23,6 +24,8 @@ void attention_backward(Tensor d_q, Tensor d_k, Tensor d_v, Tensor d_out, Tensor
 void attention_decode(Tensor out, Tensor q, Tensor keys, Tensor values, const AttentionShape& shape);
 void swiglu_forward(Tensor out, Tensor gate, Tensor up);
 void swiglu_backward(Tensor d_gate, Tensor d_up, Tensor out, Tensor d_out, Tensor gate, Tensor up);
+void geglu_forward(Tensor out, Tensor gate, Tensor up);
+void geglu_backward(Tensor d_gate, Tensor d_up, Tensor out, Tensor d_out, Tensor gate, Tensor up);
 void add(Tensor out, Tensor a, Tensor b);
 void kl_loss(Tensor loss, Tensor d_logits, Tensor logits, Tensor teacher, float scale);
 void cross_entropy_loss(Tensor loss, Tensor d_logits, Tensor logits, Tensor targets, float scale);
@@ -30,6 +33,7 @@ void mse_loss(Tensor losses, Tensor d_out, Tensor out, Tensor target, float scal
 void hessian_accumulate(Tensor hessian, Tensor in);
 void add_scaled(Tensor out, Tensor in, float scale);
 void convert(Tensor out, Tensor in);
+void convert_by_chance(Tensor out, Tensor in, std::uint64_t seed);
 void fill_zero(Tensor out);
 
 }  // namespace pvtune::cpu

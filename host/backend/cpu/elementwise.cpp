@@ -1,8 +1,10 @@
 #include "host/backend/cpu/cpu_ops.h"
 #include "host/backend/cpu/scratch.h"
 #include "host/backend/cpu/simd.h"
+#include "host/quant/random.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -16,6 +18,15 @@ void add(Tensor out, Tensor a, Tensor b) {
         const T* right = b.as<T>();
 #pragma omp parallel for simd schedule(static)
         for (std::int64_t i = 0; i < count; ++i) y[i] = from_float<T>(to_float(left[i]) + to_float(right[i]));
+    });
+}
+
+void scale(Tensor hidden, float factor) {
+    const std::int64_t count = hidden.elements();
+    with_element(hidden.dtype, [&]<class T>(T) {
+        T* x = hidden.as<T>();
+#pragma omp parallel for simd schedule(static)
+        for (std::int64_t i = 0; i < count; ++i) x[i] = from_float<T>(factor * to_float(x[i]));
     });
 }
 
@@ -59,6 +70,20 @@ void convert(Tensor out, Tensor in) {
             for (std::int64_t i = 0; i < count; ++i) to[i] = from_float<To>(to_float(from[i]));
         });
     });
+}
+
+void convert_by_chance(Tensor out, Tensor in, std::uint64_t seed) {
+    const std::int64_t count = out.elements();
+    bf16* to = out.as<bf16>();
+    const float* from = in.as<float>();
+#pragma omp parallel for simd schedule(static)
+    for (std::int64_t i = 0; i < count; ++i) {
+        // Of the 16 bits that go, as many in 2^16 chances carry into those that stay.
+        const auto bits = std::bit_cast<std::uint32_t>(from[i]);
+        const auto chance = static_cast<std::uint32_t>(bits_at(seed, static_cast<std::uint64_t>(i)) >> 48);
+        const bool finite = (bits & 0x7f800000U) != 0x7f800000U;
+        to[i] = finite ? bf16{static_cast<std::uint16_t>((bits + chance) >> 16)} : to_bf16(from[i]);
+    }
 }
 
 void fill_zero(Tensor out) {

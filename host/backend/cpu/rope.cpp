@@ -9,7 +9,8 @@ namespace {
 void rotate(Tensor heads, Tensor cosines, Tensor sines, float direction) {
     const std::int64_t tokens = heads.dim(0);
     const std::int64_t count = heads.dim(1);
-    const std::int64_t half = heads.dim(2) / 2;
+    const std::int64_t head_dim = heads.dim(2);
+    const std::int64_t half = cosines.dim(1);  // what is behind 2 * half stays
     const std::int64_t length = cosines.dim(0);
     with_element(heads.dtype, [&]<class T>(T) {
 #pragma omp parallel for schedule(static)
@@ -17,7 +18,7 @@ void rotate(Tensor heads, Tensor cosines, Tensor sines, float direction) {
             const float* cosine = cosines.as<float>() + (t % length) * half;
             const float* sine = sines.as<float>() + (t % length) * half;
             for (std::int64_t h = 0; h < count; ++h) {
-                T* low = heads.as<T>() + (t * count + h) * 2 * half;
+                T* low = heads.as<T>() + (t * count + h) * head_dim;
                 T* high = low + half;
 #pragma omp simd
                 for (std::int64_t i = 0; i < half; ++i) {

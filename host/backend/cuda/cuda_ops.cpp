@@ -163,16 +163,20 @@ public:
         });
     }
 
+    void scale(Tensor hidden, float factor) override {
+        with_float_type(hidden.dtype,
+                        [&]<class T>() { cuda::scale(hidden.as<T>(), factor, hidden.elements(), stream_); });
+    }
     void rope_forward(Tensor heads, Tensor cosines, Tensor sines) override {
         with_float_type(heads.dtype, [&]<class T>() {
             cuda::rope_forward(heads.as<T>(), cosines.as<float>(), sines.as<float>(), heads.dim(0), heads.dim(1),
-                               heads.dim(2), cosines.dim(0), stream_);
+                               heads.dim(2), cosines.dim(1), cosines.dim(0), stream_);
         });
     }
     void rope_backward(Tensor d_heads, Tensor cosines, Tensor sines) override {
         with_float_type(d_heads.dtype, [&]<class T>() {
             cuda::rope_backward(d_heads.as<T>(), cosines.as<float>(), sines.as<float>(), d_heads.dim(0), d_heads.dim(1),
-                                d_heads.dim(2), cosines.dim(0), stream_);
+                                d_heads.dim(2), cosines.dim(1), cosines.dim(0), stream_);
         });
     }
 
@@ -209,6 +213,17 @@ public:
         with_float_type(out.dtype, [&]<class T>() {
             cuda::swiglu_backward(d_gate.as<T>(), d_up.as<T>(), out.as<T>(), d_out.as<T>(), gate.as<T>(), up.as<T>(),
                                   out.elements(), stream_);
+        });
+    }
+    void geglu_forward(Tensor out, Tensor gate, Tensor up) override {
+        with_float_type(out.dtype, [&]<class T>() {
+            cuda::geglu_forward(out.as<T>(), gate.as<T>(), up.as<T>(), out.elements(), stream_);
+        });
+    }
+    void geglu_backward(Tensor d_gate, Tensor d_up, Tensor out, Tensor d_out, Tensor gate, Tensor up) override {
+        with_float_type(out.dtype, [&]<class T>() {
+            cuda::geglu_backward(d_gate.as<T>(), d_up.as<T>(), out.as<T>(), d_out.as<T>(), gate.as<T>(), up.as<T>(),
+                                 out.elements(), stream_);
         });
     }
     void add(Tensor out, Tensor a, Tensor b) override {
@@ -474,11 +489,12 @@ public:
                           Tensor current, std::int64_t group, const VStepSettings& settings) override {
         const VStepRates rates{settings.rate, settings.beta2, settings.epsilon, settings.lamb, settings.step};
         void* scratch = workspace_.get(moment_and_score_workspace(target.elements()));
+        const std::int64_t moment_group = target.empty() ? 1 : target.elements() / second_moment.elements();
         const auto run = [&]<class Moment, class Base>() {
             with_float_type(current.dtype, [&]<class Current>() {
                 cuda::moment_and_score(target.as<float>(), scores.as<float>(), second_moment.as<Moment>(),
                                        d_weight.as<float>(), base.as<Base>(), current.as<Current>(), target.elements(),
-                                       group, rates, scratch, stream_);
+                                       group, moment_group, rates, scratch, stream_);
             });
         };
         with_float_type(second_moment.dtype, [&]<class Moment>() {
@@ -512,6 +528,9 @@ public:
             with_float_type(in.dtype,
                             [&]<class From>() { cuda::convert(out.as<To>(), in.as<From>(), out.elements(), stream_); });
         });
+    }
+    void convert_by_chance(Tensor out, Tensor in, std::uint64_t seed) override {
+        cuda::convert_by_chance(out.as<bf16>(), in.as<float>(), seed, out.elements(), stream_);
     }
     void fill_zero(Tensor out) override {
         if (out.elements() == 0) return;

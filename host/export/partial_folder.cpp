@@ -1,0 +1,94 @@
+#include "host/export/partial_folder.h"
+
+#include "io/error.h"
+#include "io/output_file.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <utility>
+#include <vector>
+
+namespace pvtune {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+std::string without_slash(std::string path) {
+    while (path.size() > 1 && path.ends_with('/')) path.pop_back();
+    return path;
+}
+
+void sync_folder(const std::string& path) {
+    const int folder = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0) return;
+    ::fsync(folder);  // some file systems cannot; that is not worth an error
+    ::close(folder);
+}
+
+}  // namespace
+
+void check_free(const std::string& path, bool folder) {
+    std::error_code code;
+    if (!fs::exists(fs::symlink_status(path, code))) return;
+    if (folder && fs::is_directory(path, code) && fs::is_empty(path, code)) return;
+    throw Error(path + ": is there already: remove it or choose another --out");
+}
+
+void sync_parent(const std::string& path) {
+    const fs::path parent = fs::path(path).parent_path();
+    sync_folder(parent.empty() ? "." : parent.string());
+}
+
+PartialFolder::PartialFolder(std::string path) : path_(without_slash(std::move(path))), partial_(path_ + ".partial") {
+    if (::mkdir(partial_.c_str(), 0777) != 0 && errno != EEXIST) fail_writing(path_, errno);
+    descriptor_ = ::open(partial_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor_ < 0) fail_writing(partial_, errno);
+    if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        ::close(std::exchange(descriptor_, -1));
+        throw Error(path_ + ": another run is writing it: wait for it or choose another --out");
+    }
+    for (const fs::directory_entry& entry : fs::directory_iterator(partial_)) {
+        if (entry.is_regular_file()) {
+            fs::remove(entry.path());
+            continue;
+        }
+        ::close(std::exchange(descriptor_, -1));
+        throw Error(partial_ + ": holds " + entry.path().filename().string() +
+                    ", which no export made: move it away or choose another --out");
+    }
+}
+
+PartialFolder::~PartialFolder() {
+    if (descriptor_ < 0) return;
+    std::error_code ignored;
+    fs::remove_all(partial_, ignored);
+    ::close(descriptor_);
+}
+
+void PartialFolder::write_text(const std::string& name, const std::string& text) const {
+    OutputFile file(partial_ + "/" + name, path_ + "/" + name);
+    file.write(0, std::as_bytes(std::span<const char>(text.data(), text.size())));
+    file.finish();
+}
+
+void PartialFolder::copy(const std::string& from) const {
+    std::ifstream stream(from, std::ios::binary);
+    const std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+    if (!stream.good() && !stream.eof()) throw Error(from + ": cannot be read: check its permissions");
+    write_text(fs::path(from).filename().string(), text);
+}
+
+void PartialFolder::commit() {
+    ::fsync(descriptor_);
+    if (::rename(partial_.c_str(), path_.c_str()) != 0) fail_writing(path_, errno);
+    ::close(std::exchange(descriptor_, -1));
+    sync_parent(path_);
+}
+
+}  // namespace pvtune

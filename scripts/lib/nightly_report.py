@@ -1,0 +1,68 @@
+"""The report of scripts/nightly.py: pass or fail on top, then what was measured and how it moved."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import environment
+from files import replaced, write_text
+
+Record = dict[str, Any]
+_TRENDS = {"perplexity": "perplexity", "seconds_per_step": "seconds a tuning step", "peak_bytes": "peak memory, MiB"}
+
+
+def write_report(out: Path, stages: dict[str, Record], history: list[Record], platform: str, known: bool) -> None:
+    """report.md and, once there are two runs, trend-*.png."""
+    failed = [name for name, stage in stages.items() if stage["outcome"] != "passed"]
+    rows = {name: stage["record"] for name, stage in stages.items() if "tuned" in stage["record"]}
+    last = history[-1]
+    lines = [f"# {'FAIL' if failed else 'PASS'}: {len(stages) - len(failed)} of {len(stages)} stages passed", "",
+             f"{last['date']}, commit {last['commit']}{' with changes' if last['changes'] else ''}, {platform}.", ""]
+    if not known:
+        lines += ["There are no expected hashes for this platform: numbers were held against tolerances only. "
+                  "`scripts/nightly.py --update --reason TEXT` records them.", ""]
+    for name in failed:
+        lines += [f"- **{name}**: {problem}" for problem in stages[name]["problems"]]
+    lines += ["", "| stage | outcome | seconds |", "| --- | --- | ---: |"]
+    lines += [f"| {name} | {stage['outcome']} | {stage['seconds']:,.0f} |" for name, stage in stages.items()]
+    if rows:
+        lines += ["", "| run | bits a weight | output error | loss | perplexity | s a step | peak MiB | tuned |",
+                  "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"]
+        lines += [f"| {name} | {row['bits_per_weight']:.3f} | {row['relative_output_error']:.4f} | {row['loss']:.4f} "
+                  f"| {row['perplexity']:.4g} | {row['seconds_per_step']:.2f} | {row['peak_bytes'] / 2**20:.0f} "
+                  f"| {row['tuned'][:12]} |" for name, row in rows.items()]
+    with_rows = [entry for entry in history if entry["rows"]]
+    if len(with_rows) > 1:
+        _draw_trends(out, with_rows)
+        lines += ["", "## Trend", ""] + [f"![{words} by run](trend-{key}.png)" for key, words in _TRENDS.items()]
+    write_text(out / "report.md", "\n".join(lines) + "\n")
+
+
+def _draw_trends(out: Path, history: list[Record]) -> None:
+    """One picture a quantity: a line a row over the runs."""
+    # matplotlib keeps a list of the machine's fonts; it belongs with what was built, not in the user's home.
+    os.environ.setdefault("MPLCONFIGDIR", os.path.join(environment.ROOT, "build", "cache", "matplotlib"))
+    Path(os.environ["MPLCONFIGDIR"]).mkdir(parents=True, exist_ok=True)
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = sorted({name for entry in history for name in entry["rows"]})
+    for key, words in _TRENDS.items():
+        figure, axes = pyplot.subplots(figsize=(8, 4.2), layout="constrained")
+        for name in names:
+            found = [(i + 1, entry["rows"][name][key]) for i, entry in enumerate(history) if name in entry["rows"]]
+            scale = 2**20 if key == "peak_bytes" else 1
+            axes.plot([x for x, _ in found], [y / scale for _, y in found], marker="o", markersize=3, label=name)
+        if key == "perplexity":
+            axes.set_yscale("log")
+        axes.set_xlabel("run")
+        axes.set_ylabel(words)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(True, color="#d9d9d9", linewidth=0.7)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8, ncols=2)
+        with replaced(out / f"trend-{key}.png") as partial:
+            figure.savefig(partial, dpi=150, format="png")
+        pyplot.close(figure)

@@ -1,0 +1,91 @@
+"""The reproducibility run's own working: what it holds against what, and that a changed result fails by name."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+from support import ROOT
+
+sys.path.insert(0, str(ROOT / "scripts"))
+
+
+class Operations(unittest.TestCase):
+    """A whole run of one stage, with expectations of its own."""
+
+    def setUp(self) -> None:
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.folder = Path(scratch.name)
+        self.expected = self.folder / "expected.json"
+
+    def nightly(self, *arguments: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(ROOT / "scripts" / "nightly.py"), "--expected", str(self.expected), "--out",
+                   str(self.folder / "out"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=dict(os.environ))
+
+    def test_a_changed_operation_fails_by_name(self) -> None:
+        only = ("--only", "^operations cpu$")
+        done = self.nightly(*only, "--update", "--reason", "a first record")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        expected = json.loads(self.expected.read_text())
+        self.assertEqual(expected["updates"][0]["reason"], "a first record")
+
+        done = self.nightly(*only)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("PASS", done.stdout)
+        self.assertNotIn("operations cpu\n", self.nightly(*only).stderr, "what passed is not run again")
+
+        (platform,) = expected["platforms"].values()
+        platform["operations cpu"]["bf16"]["rmsnorm_forward"] = "0" * 32
+        self.expected.write_text(json.dumps(expected))
+        done = self.nightly(*only)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertRegex(done.stderr, "FAILED operations cpu: rmsnorm_forward \\(bf16\\): computes [0-9a-f]{32}, expected 0{32}")
+        self.assertEqual(done.stderr.count("FAILED"), 1)
+        report = (self.folder / "out" / "report.md").read_text()
+        self.assertTrue(report.startswith("# FAIL: 0 of 1 stages passed"), report)
+
+    def test_refusals(self) -> None:
+        for arguments, says in ((("--update",), "--reason"), (("--only", "nothing at all"), "--list"),
+                                (("--only", "("), "regular expression")):
+            done = self.nightly(*arguments)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(says, done.stderr)
+        self.expected.write_text("{")
+        done = self.nightly("--only", "operations cpu")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("expected.json: not JSON", done.stderr)
+
+
+class Comparing(unittest.TestCase):
+    """Hashes count where the platform is known, tolerances everywhere."""
+
+    def setUp(self) -> None:
+        import nightly
+
+        self.nightly = nightly
+        self.record = {"imported": "a", "quantized": "b", "tuned": "c", "bits_per_weight": 2.0,
+                       "relative_output_error": 0.01, "loss": 1.0, "nll": 10.0}
+        self.expected = nightly.updated({}, {"row": {"record": self.record}}, "here", "why", "1234567")
+
+    def problems(self, platform: str, **changes: object) -> list[str]:
+        return self.nightly.compare("row", {**self.record, **changes}, self.expected, platform)
+
+    def test_hashes(self) -> None:
+        self.assertEqual(self.problems("here"), [])
+        self.assertEqual(self.problems("here", tuned="x"), ["tuned: content hash x, expected c"])
+        self.assertEqual(self.problems("elsewhere", tuned="x"), [])
+
+    def test_tolerances(self) -> None:
+        self.assertEqual(self.problems("elsewhere", loss=1.049), [])
+        for changes in ({"loss": 1.06}, {"loss": 0.9}, {"nll": 10.3}, {"bits_per_weight": 2.01}):
+            self.assertEqual(len(self.problems("elsewhere", **changes)), 1, changes)
+        self.assertEqual(len(self.problems("elsewhere", loss=float("nan"))), 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
