@@ -47,6 +47,9 @@ def read_config(name: str) -> dict[str, Any]:
         raise Error(f"--config {name}: no such file, and none of {', '.join(CONFIGS)}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise Error(f"{name}: not a config.json of a Llama-family model ({one_line(error)})") from error
+    if config.get("model_type") not in ("llama", "mistral"):
+        raise Error(f"{name}: is of the family {config.get('model_type')!r}: only the tensors of llama and mistral are known"
+                    " here; plan with the files of the model itself")
     return config
 
 

@@ -1,8 +1,8 @@
 #!/bin/bash
 # The README's commands in a bare Debian 12, as someone who has just heard of pvtune would type them.
 #
-#   tests/newcomer.sh          set-up, build, and the commands under "Your own model" on a tiny random model (10 minutes)
-#   tests/newcomer.sh --full   the commands under "Two commands" too: the whole demo and all tests (an hour)
+#   tests/newcomer.sh          set-up, build, and the commands under "Your own model" on a tiny random model
+#   tests/newcomer.sh --full   the commands under "Two commands" too: the whole demo and all tests
 #
 # Makes a folder with debootstrap (git, make and python3, nothing else), clones this repository's last commit into it and
 # works there under chroot; the folder is removed at the end. Needs root, 4 GB of disk, and the package mirror, the

@@ -33,8 +33,8 @@ MEMORY = 8 << 30  # of address space: a size from a hostile file must not be ask
 
 _EDGES = [0, 1, 2, 7, 8, 255, 256, 65535, 1 << 31, (1 << 31) - 1, (1 << 32) - 1, 1 << 32, (1 << 53) + 1, (1 << 63) - 1,
           1 << 63, (1 << 64) - 1]
-_JSON_VALUES = [None, True, False, 0, 1, -1, 3, 2**31, 2**63, 10**30, 0.5, 1e308, -0.0, "", "x", "llama", "é" * 50, [], {}, [[]],
-                {"a": 1}, [1, 2]]
+_JSON_VALUES = [None, True, False, 0, 1, -1, 3, 2**31, 2**63, 10**30, 0.5, 1e308, -0.0, "", "x", "llama", "qwen3", "phi3",
+                "gemma3_text", "é" * 50, [], {}, [[]], {"a": 1}, [1, 2]]
 
 
 class Seed(NamedTuple):

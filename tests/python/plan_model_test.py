@@ -76,6 +76,8 @@ class PlanModelTest(ProgramTest):
         self.refuse("plan_model.py", "--config", "none.json", "--out", "p", says="no such file, and none of llama-2-7b")
         (self.folder / "c.json").write_text("{}")
         self.refuse("plan_model.py", "--config", "c.json", "--out", "p", says="not a config.json")
+        (self.folder / "c.json").write_text(json.dumps({**config(), "model_type": "gemma3_text"}))
+        self.refuse("plan_model.py", "--config", "c.json", "--out", "p", says="is of the family 'gemma3_text'")
         self.refuse("plan_model.py", "--config", "llama-2-7b", "--code-bits", 17, "--out", "p", says="outside 1..16")
         self.refuse("plan_model.py", "--config", "llama-2-7b", "--group", 7, "--out", "p", says="does not divide")
 
