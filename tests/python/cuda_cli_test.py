@@ -70,8 +70,7 @@ class Commands(CudaTest):
         self.assertEqual(cpu["text"], cuda["text"])
 
     def test_calibration_agrees_with_the_cpu(self) -> None:
-        for representation in (("aqlm", "--code-bits", 4), ("vq", "--code-bits", 4, "--group", 4),
-                               ("scalar", "--code-bits", 3), ("quip", "--code-bits", 3)):
+        for representation in (("aqlm", "--code-bits", 4), ("scalar", "--code-bits", 3), ("quip", "--code-bits", 3)):
             with self.subTest(representation[0]):
                 cpu, cuda = self.both("quantize", "--model", self.model, "--representation", *representation,
                                       "--calibrate", self.tokens, "--sequences", 4, "--ctx", 16, "--block-epochs", 1,
