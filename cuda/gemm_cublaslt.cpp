@@ -29,8 +29,8 @@ std::uint32_t alignment_of(const void* address) {
 }
 
 /// What an algorithm is chosen for.
-using Key =
-    std::tuple<std::int64_t, std::int64_t, std::int64_t, DType, DType, bool, bool, bool, std::array<std::uint32_t, 3>>;
+using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, DType, DType, bool, bool, bool,
+                       std::array<std::uint32_t, 3>, std::array<std::int64_t, 3>>;
 
 /// A descriptor of the library, freed with its owner.
 template <class Handle, cublasStatus_t (*destroy)(Handle)>
@@ -53,9 +53,10 @@ struct Plan {
     cublasLtMatmulAlgo_t algorithm{};
 };
 
-void make_layout(Layout& layout, DType dtype, std::int64_t rows, std::int64_t columns) {
+/// stride: of the library's columns, which are our rows; 0: side by side.
+void make_layout(Layout& layout, DType dtype, std::int64_t rows, std::int64_t columns, std::int64_t stride) {
     check(cublasLtMatrixLayoutCreate(&layout.handle, data_type(dtype), static_cast<std::uint64_t>(rows),
-                                     static_cast<std::uint64_t>(columns), rows),
+                                     static_cast<std::uint64_t>(columns), stride > 0 ? stride : rows),
           "the layout of a matrix");
 }
 
@@ -93,8 +94,9 @@ struct Gemm::State {
 Plan& Gemm::State::plan_of(const Product& p) {
     const std::array alignments = {alignment_of(p.left), alignment_of(p.right), alignment_of(p.result)};
     const auto [left_alignment, right_alignment, result_alignment] = alignments;
-    const Key key{p.m,          p.n,       p.k, p.dtype, p.result_dtype, p.left_transposed, p.right_transposed,
-                  p.accumulate, alignments};
+    const std::array strides = {p.left_stride, p.right_stride, p.result_stride};
+    const Key key{p.m,          p.n,        p.k,    p.dtype, p.result_dtype, p.left_transposed, p.right_transposed,
+                  p.accumulate, alignments, strides};
     const auto [at, fresh] = plans.try_emplace(key);
     Plan& plan = at->second;
     if (!fresh) return plan;
@@ -103,9 +105,10 @@ Plan& Gemm::State::plan_of(const Product& p) {
         const auto form = [](bool transposed) { return transposed ? CUBLAS_OP_T : CUBLAS_OP_N; };
         set(plan.operation.handle, CUBLASLT_MATMUL_DESC_TRANSA, form(p.right_transposed));
         set(plan.operation.handle, CUBLASLT_MATMUL_DESC_TRANSB, form(p.left_transposed));
-        make_layout(plan.right, p.dtype, p.right_transposed ? p.k : p.n, p.right_transposed ? p.n : p.k);
-        make_layout(plan.left, p.dtype, p.left_transposed ? p.m : p.k, p.left_transposed ? p.k : p.m);
-        make_layout(plan.result, p.result_dtype, p.n, p.m);
+        make_layout(plan.right, p.dtype, p.right_transposed ? p.k : p.n, p.right_transposed ? p.n : p.k,
+                    p.right_stride);
+        make_layout(plan.left, p.dtype, p.left_transposed ? p.m : p.k, p.left_transposed ? p.k : p.m, p.left_stride);
+        make_layout(plan.result, p.result_dtype, p.n, p.m, p.result_stride);
 
         Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy> preference;
         check(cublasLtMatmulPreferenceCreate(&preference.handle), "wishes for a product");

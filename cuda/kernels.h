@@ -396,6 +396,40 @@ void sum(double* total, const float* values, std::int64_t count, void* workspace
 /// total[0] = how many of flags[0 .. count) are not 0.
 void count_flags(std::uint32_t* total, const std::uint8_t* flags, std::int64_t count, Stream stream);
 
+// ---- codes under a Hessian: kernels of a block of columns; host/backend/cuda/code_sweeps.cpp joins them to sweeps
+inline constexpr std::int64_t sweep_columns = 128;  ///< of a block
+// gptq.cu
+/// Rounds the columns order[first .. first + count) of weight [rows, columns], at most sweep_columns of them, one after
+/// the other to the codes nearest to weight + feedback[o, first + j] + sum over the block's i < j of shares[first + j,
+/// first + i] * errors[o, i]; errors [rows, count] = weight - value. feedback [rows, columns] and shares [columns,
+/// columns] go by places in the order.
+void gptq_block(const ScalarView& scalar, float* errors, const float* feedback, const float* weight,
+                const float* shares, const std::uint32_t* order, std::int64_t first, std::int64_t count, Stream stream);
+// ldlq.cu
+/// Gives the groups of 8 columns in [first, first + count) of target [rows, columns], at most sweep_columns, one after
+/// the other the E8P codes (codes [rows, columns / 8, bytes], 2 to 4 bytes) nearest to target + feedback + sum over the
+/// block's columns i before the group of shares[j, first + i] * errors[o, i]; errors [rows, count] = target - decoded
+/// codes. feedback [rows, columns], shares [columns, columns].
+void ldlq_block(std::uint8_t* codes, float* errors, const float* feedback, const float* target, const float* shares,
+                std::int64_t rows, std::int64_t columns, std::int64_t bytes, std::int64_t first, std::int64_t count,
+                Stream stream);
+// additive_group.cu
+using SweptCodes = AdditiveView<std::uint16_t>;
+/// New codes for the group at `column` of the block [first, first + width) of an Ops::additive_sweep, for all rows.
+/// gradient [rows, columns] is G before the block, change [rows, width] what the block's groups before this one have
+/// changed in quantized [rows, columns]; the group adds its own. hessian [columns, columns]; factors [groups, 2, group,
+/// group].
+void additive_group(const SweptCodes& additive, float* quantized, float* change, const float* gradient,
+                    const float* hessian, const double* factors, std::int64_t first, std::int64_t width,
+                    std::int64_t column, int beam, void* workspace, Stream stream);
+std::size_t additive_group_workspace(const SweptCodes& additive, int beam);
+// row_products.cu
+/// products[o] = <a[o], b[o]>; a, b [rows, columns].
+void row_products(double* products, const float* a, const float* b, std::int64_t rows, std::int64_t columns,
+                  Stream stream);
+/// values[o, i] *= factors[o]; values [rows, columns].
+void scale_rows(float* values, const float* factors, std::int64_t rows, std::int64_t columns, Stream stream);
+
 // ---- hessian.cu
 /// hessian [width, width], symmetric, += factor * in^T in, in [tokens, width], f32 accumulation in a fixed order. Its
 /// lower triangle is read; both are written.

@@ -11,7 +11,7 @@ inline constexpr int dim = lattice_group;
 
 struct SearchTables {
     e8p::Tables tables;
-    float4 magnitudes[256][2];
+    float4 magnitudes[2][256];  ///< of coordinates 0 to 3 and 4 to 7: lanes that read neighbours are in all banks
     float minus_half_norm[256];
     std::uint8_t odd[256];
 };
@@ -27,8 +27,8 @@ __device__ inline void load_search_tables(SearchTables& to, const e8p::Tables& f
             magnitude[i] = static_cast<float>(packed >> (2 * i) & 3U) + 0.5F;
             norm = fmaf(magnitude[i], magnitude[i], norm);
         }
-        to.magnitudes[e][0] = make_float4(magnitude[0], magnitude[1], magnitude[2], magnitude[3]);
-        to.magnitudes[e][1] = make_float4(magnitude[4], magnitude[5], magnitude[6], magnitude[7]);
+        to.magnitudes[0][e] = make_float4(magnitude[0], magnitude[1], magnitude[2], magnitude[3]);
+        to.magnitudes[1][e] = make_float4(magnitude[4], magnitude[5], magnitude[6], magnitude[7]);
         to.minus_half_norm[e] = -0.5F * norm;
         to.odd[e] = static_cast<std::uint8_t>(e8p::odd_sum(packed));
     }
@@ -37,8 +37,8 @@ __device__ inline void load_search_tables(SearchTables& to, const e8p::Tables& f
 
 /// <size, magnitudes of the entry> + sum, and the least product.
 __device__ inline float score_of(const SearchTables& tables, int e, const float (&size)[dim], float& least) {
-    const float4 low = tables.magnitudes[e][0];
-    const float4 high = tables.magnitudes[e][1];
+    const float4 low = tables.magnitudes[0][e];
+    const float4 high = tables.magnitudes[1][e];
     const float magnitude[dim] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
     float sum = tables.minus_half_norm[e];
     least = INFINITY;
@@ -76,9 +76,26 @@ __device__ inline std::uint32_t code_of(int e, std::uint32_t negative, std::uint
     return static_cast<std::uint32_t>(e) << 8 | (negative & 0x7fU) << 1 | shift;
 }
 
-/// excluding: of all codes but `excluded`.
-template <bool excluding>
-__device__ inline std::uint32_t nearest_e8p(const SearchTables& tables, const float (&x)[dim], std::uint32_t excluded) {
+/// The best of what `lanes` neighbours of a warp have found, in all of them; ties: the lower entry. All 32 lanes call
+/// it.
+template <int lanes>
+__device__ inline void share_best(float& score, int& entry) {
+#pragma unroll
+    for (int offset = lanes / 2; offset > 0; offset /= 2) {
+        const float other_score = __shfl_xor_sync(whole_warp, score, offset);
+        const int other_entry = __shfl_xor_sync(whole_warp, entry, offset);
+        if (other_score > score || (other_score == score && other_entry < entry)) {
+            score = other_score;
+            entry = other_entry;
+        }
+    }
+}
+
+/// excluding: of all codes but `excluded`. lanes: so many neighbours, a power of two, have the same x and share the
+/// entries; `lane` says which of them this is.
+template <bool excluding, int lanes = 1>
+__device__ inline std::uint32_t nearest_e8p(const SearchTables& tables, const float (&x)[dim], std::uint32_t excluded,
+                                            int lane = 0) {
     float best = -INFINITY;
     std::uint32_t code = 0;
     for (std::uint32_t shift = 0; shift < 2; ++shift) {
@@ -105,7 +122,7 @@ __device__ inline std::uint32_t nearest_e8p(const SearchTables& tables, const fl
         std::uint32_t others = negative;
         float here = -INFINITY;
         int found = 0;
-        for (int e = 0; e < 256; ++e) {
+        for (int e = lane; e < 256; e += lanes) {
             float least = 0;
             float score = score_of(tables, e, size, least);
             if (excluding && e == second) {
@@ -125,6 +142,7 @@ __device__ inline std::uint32_t nearest_e8p(const SearchTables& tables, const fl
             here = score;
             found = e;
         }
+        share_best<lanes>(here, found);
         here = fmaf(-0.5F, energy, here);
         if (!(here > best)) continue;
         best = here;
@@ -133,12 +151,12 @@ __device__ inline std::uint32_t nearest_e8p(const SearchTables& tables, const fl
     return code;
 }
 
-template <bool excluding>
+template <bool excluding, int lanes = 1>
 __device__ inline std::uint32_t nearest_residual(const SearchTables& tables, const float (&x)[dim],
-                                                 std::uint32_t excluded) {
+                                                 std::uint32_t excluded, int lane = 0) {
     float best = -INFINITY;
-    std::uint32_t code = 0;
-    for (std::uint32_t e = 0; e < 256; ++e) {
+    int code = 0;
+    for (int e = lane; e < 256; e += lanes) {
         const std::uint32_t packed = tables.tables.residuals[e];
         float norm = 0;
         float value[dim];
@@ -150,11 +168,12 @@ __device__ inline std::uint32_t nearest_residual(const SearchTables& tables, con
         float score = -0.5F * norm;
 #pragma unroll
         for (int i = 0; i < dim; ++i) score = fmaf(x[i], value[i], score);
-        if (!(score > best) || (excluding && e == excluded)) continue;
+        if (!(score > best) || (excluding && static_cast<std::uint32_t>(e) == excluded)) continue;
         best = score;
         code = e;
     }
-    return code;
+    share_best<lanes>(best, code);
+    return static_cast<std::uint32_t>(code);
 }
 
 template <int bytes>

@@ -12,6 +12,15 @@ using namespace testing;
 constexpr std::int64_t rows = 12;
 constexpr std::int64_t columns = 32;
 
+EncodedMatrix encode_on_cpu(const std::string& name, std::span<const float> weight, std::int64_t row_count,
+                            std::int64_t column_count, const QuantizationSpec& spec, std::uint64_t seed,
+                            std::span<const float> hessian, QuantizationReport* report = nullptr,
+                            const CalibratedSettings& settings = {}) {
+    const auto backend = make_cpu_backend({});
+    return encode_additive_calibrated(*backend, name, weight, row_count, column_count, spec, seed, hessian, report,
+                                      settings);
+}
+
 std::vector<float> gaussian(std::int64_t count, std::uint32_t seed) {
     std::mt19937 engine(seed);
     std::normal_distribution<float> normal;
@@ -99,8 +108,7 @@ TEST(CalibratedAdditive, ReportsTheObjectiveAndBeatsCodesWithoutAHessian) {
         CalibratedSettings settings;
         settings.block = c.block;
         QuantizationReport report;
-        const EncodedMatrix encoded =
-            encode_additive_calibrated("w", weight, rows, columns, c.spec, 3, hessian, &report, settings);
+        const EncodedMatrix encoded = encode_on_cpu("w", weight, rows, columns, c.spec, 3, hessian, &report, settings);
         const Values wanted = damped(hessian, settings.damping);
         const double error = objective(weight, encoded, c.spec, wanted);
         EXPECT_NEAR(report.output_error, error, 1e-4 * report.output_norm) << c.spec.codebooks;
@@ -122,7 +130,7 @@ TEST(CalibratedAdditive, NoOtherCodeOfOneGroupWouldBeBetter) {
     settings.rounds = 30;
     settings.tolerance = 0;
     settings.block = 12;  // cuts the columns unevenly
-    EncodedMatrix encoded = encode_additive_calibrated("w", weight, rows, columns, spec, 6, hessian, nullptr, settings);
+    EncodedMatrix encoded = encode_on_cpu("w", weight, rows, columns, spec, 6, hessian, nullptr, settings);
     const Values wanted = damped(hessian, settings.damping);
     const double error = objective(weight, encoded, spec, wanted);
     for (std::uint16_t& code : encoded.codes) {
@@ -146,7 +154,7 @@ TEST(CalibratedAdditive, RoundsNeverLose) {
             settings.rounds = rounds;
             settings.tolerance = 0;
             QuantizationReport report;
-            encode_additive_calibrated("w", weight, rows, columns, c.spec, 9, hessian, &report, settings);
+            encode_on_cpu("w", weight, rows, columns, c.spec, 9, hessian, &report, settings);
             // Scales and codebooks in 16 bits cost up to 2^-11 of the weights.
             EXPECT_LT(report.output_error, before + 1e-3 * report.output_norm) << c.spec.codebooks << " " << rounds;
             before = report.output_error;
@@ -158,12 +166,12 @@ TEST(CalibratedAdditive, TheSameBitsEveryTime) {
     const std::vector<float> weight = gaussian(rows * columns, 10);
     const std::vector<float> hessian = hessian_of(64, 11);
     const QuantizationSpec spec{"aqlm", 2, 4, 4};
-    const EncodedMatrix one = encode_additive_calibrated("w", weight, rows, columns, spec, 12, hessian);
-    const EncodedMatrix same = encode_additive_calibrated("w", weight, rows, columns, spec, 12, hessian);
+    const EncodedMatrix one = encode_on_cpu("w", weight, rows, columns, spec, 12, hessian);
+    const EncodedMatrix same = encode_on_cpu("w", weight, rows, columns, spec, 12, hessian);
     EXPECT_EQ(one.codes, same.codes);
     EXPECT_EQ(one.codebooks, same.codebooks);
     EXPECT_EQ(one.scales, same.scales);
-    const EncodedMatrix other = encode_additive_calibrated("w", weight, rows, columns, spec, 13, hessian);
+    const EncodedMatrix other = encode_on_cpu("w", weight, rows, columns, spec, 13, hessian);
     EXPECT_NE(one.codes, other.codes);
 }
 
@@ -172,8 +180,7 @@ TEST(CalibratedAdditive, HessiansThatSayLittle) {
     const QuantizationSpec spec{"aqlm", 2, 4, 4};
     const auto check = [&](const std::vector<float>& hessian, const char* what) {
         QuantizationReport report;
-        const EncodedMatrix encoded =
-            encode_additive_calibrated("w", weight, rows, columns, spec, 14, hessian, &report);
+        const EncodedMatrix encoded = encode_on_cpu("w", weight, rows, columns, spec, 14, hessian, &report);
         for (const float value : encoded.codebooks) EXPECT_TRUE(std::isfinite(value)) << what;
         for (const float value : encoded.scales) EXPECT_TRUE(std::isfinite(value)) << what;
         EXPECT_TRUE(std::isfinite(report.output_error)) << what;
@@ -200,8 +207,7 @@ TEST(CalibratedAdditive, RefusesWhatCannotBeEncoded) {
     std::vector<float> weight = gaussian(rows * columns, 18);
     const std::vector<float> hessian = hessian_of(64, 19);
     weight[5] = INFINITY;
-    EXPECT_ERROR(encode_additive_calibrated("model.w", weight, rows, columns, {"aqlm", 2, 4, 4}, 0, hessian), "model.w",
-                 "[0, 5]");
+    EXPECT_ERROR(encode_on_cpu("model.w", weight, rows, columns, {"aqlm", 2, 4, 4}, 0, hessian), "model.w", "[0, 5]");
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 // Scalar grids: the search for a grid, GPTQ against its formula in plain loops, Hessians that cannot be used, files.
 #include "host/quant/gptq.h"
 #include "host/quant/damping.h"
-#include "host/quant/row_tiles.h"
 #include "host/quant/scalar.h"
 #include "host/quant/scalar_grid.h"
 #include "tests/files.h"
@@ -14,6 +13,13 @@ namespace {
 
 using namespace testing;
 using Floats = std::vector<float>;
+
+EncodedScalar encode_on_cpu(const std::string& name, std::span<const float> weight, std::int64_t rows,
+                            std::int64_t columns, const QuantizationSpec& spec, std::span<const float> hessian,
+                            QuantizationReport* report = nullptr) {
+    const auto backend = make_cpu_backend({});
+    return encode_scalar(*backend, name, weight, rows, columns, spec, hessian, report);
+}
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
@@ -160,7 +166,7 @@ TEST(FitGrid, GaussianErrors) {
     const Floats weights = gaussian(64 * 128, 2);
     for (int bits = 2; bits <= 4; ++bits) {
         QuantizationReport report;
-        encode_scalar("w", weights, 64, 128, spec_of(bits, 128), {}, &report);
+        encode_on_cpu("w", weights, 64, 128, spec_of(bits, 128), {}, &report);
         EXPECT_LT(report.relative_mse(), best[bits - 2]);
         EXPECT_GT(report.relative_mse(), 0.7 * best[bits - 2]);
     }
@@ -194,7 +200,7 @@ TEST(Gptq, DoesWhatItsFormulaSays) {
         const Floats weight = gaussian(c.rows * c.n, 4);
         const Floats hessian = hessian_of(c.n, 3 * c.n, 5, uneven);
         QuantizationReport report, nearest_report;
-        const EncodedScalar encoded = encode_scalar("w", weight, c.rows, c.n, c.spec, hessian, &report);
+        const EncodedScalar encoded = encode_on_cpu("w", weight, c.rows, c.n, c.spec, hessian, &report);
         const auto expected = gptq_in_plain_loops(weight, c.rows, c.n, hessian, c.spec, encoded);
         std::int64_t different = 0;
         for (std::size_t i = 0; i < expected.size(); ++i) different += expected[i] != encoded.codes[i];
@@ -205,7 +211,7 @@ TEST(Gptq, DoesWhatItsFormulaSays) {
         const Values all(weight.begin(), weight.end());
         EXPECT_NEAR(report.output_norm / trace_of(all, c.rows, hessian, c.n), 1, 1e-4);
         if (c.n == 1) continue;
-        const EncodedScalar nearest = encode_scalar("w", weight, c.rows, c.n, c.spec, {}, &nearest_report);
+        const EncodedScalar nearest = encode_on_cpu("w", weight, c.rows, c.n, c.spec, {}, &nearest_report);
         const Values other = difference_of(weight, nearest, c.n, c.spec);
         EXPECT_LT(report.output_error, 0.7 * trace_of(other, c.rows, hessian, c.n));
         EXPECT_EQ(nearest_report.output_error, 0);
@@ -217,10 +223,10 @@ TEST(Gptq, HessiansOfEveryKindGiveFiniteCodes) {
     const Floats weight = gaussian(rows * n, 6);
     const QuantizationSpec spec = spec_of(3, 32);
     QuantizationReport nearest;
-    const EncodedScalar plain = encode_scalar("w", weight, rows, n, spec, {}, &nearest);
+    const EncodedScalar plain = encode_on_cpu("w", weight, rows, n, spec, {}, &nearest);
     const auto error_with = [&](const Floats& hessian) {
         QuantizationReport report;
-        const EncodedScalar encoded = encode_scalar("w", weight, rows, n, spec, hessian, &report);
+        const EncodedScalar encoded = encode_on_cpu("w", weight, rows, n, spec, hessian, &report);
         for (const float scale : encoded.scales) EXPECT_TRUE(std::isfinite(scale) && scale > 0);
         for (const float zero : encoded.zeros) EXPECT_TRUE(std::isfinite(zero));
         EXPECT_LT(report.relative_mse(), 1);
@@ -238,12 +244,12 @@ TEST(Gptq, HessiansOfEveryKindGiveFiniteCodes) {
     // The identity has no feedback: the nearest codes.
     Floats identity(at(n * n));
     for (std::int64_t i = 0; i < n; ++i) identity[at(i * n + i)] = 2;
-    EXPECT_EQ(encode_scalar("w", weight, rows, n, spec, identity).codes, plain.codes);
+    EXPECT_EQ(encode_on_cpu("w", weight, rows, n, spec, identity).codes, plain.codes);
     // Zero, negative, not a number, infinite: rounded to nearest.
     for (const float value : {0.0F, -1.0F, NAN, INFINITY}) {
         Floats bad = identity;
         for (std::int64_t i = 0; i < n; ++i) bad[at(i * n + i)] = value;
-        EXPECT_EQ(encode_scalar("w", weight, rows, n, spec, bad).codes, plain.codes) << value;
+        EXPECT_EQ(encode_on_cpu("w", weight, rows, n, spec, bad).codes, plain.codes) << value;
     }
     Floats spoilt = hessian_of(n, 100, 11, uneven);
     spoilt[at(17 * n + 5)] = spoilt[at(5 * n + 17)] = NAN;
@@ -292,8 +298,8 @@ TEST(Gptq, SameBitsForAnyThreads) {
         EncodedScalar one, two;
         QuantizationReport reports[2];
         const std::span<const float> h = with_hessian ? std::span<const float>(hessian) : std::span<const float>();
-        with_threads(1, [&] { one = encode_scalar("w", weight, 150, 96, spec_of(3, 32), h, &reports[0]); });
-        with_threads(2, [&] { two = encode_scalar("w", weight, 150, 96, spec_of(3, 32), h, &reports[1]); });
+        with_threads(1, [&] { one = encode_on_cpu("w", weight, 150, 96, spec_of(3, 32), h, &reports[0]); });
+        with_threads(2, [&] { two = encode_on_cpu("w", weight, 150, 96, spec_of(3, 32), h, &reports[1]); });
         EXPECT_EQ(one.codes, two.codes);
         EXPECT_EQ(one.scales, two.scales);
         EXPECT_EQ(one.zeros, two.zeros);
@@ -310,7 +316,7 @@ TEST(EncodeScalar, TinyZeroAndExtremeMatrices) {
         Floats scaled = weight;
         for (float& value : scaled) value *= factor;
         QuantizationReport report;
-        const EncodedScalar encoded = encode_scalar("w", scaled, 3, 40, spec_of(4, 32), {}, &report);
+        const EncodedScalar encoded = encode_on_cpu("w", scaled, 3, 40, spec_of(4, 32), {}, &report);
         for (const float scale : encoded.scales) EXPECT_TRUE(std::isfinite(scale) && scale > 0);
         for (const float zero : encoded.zeros) EXPECT_TRUE(std::isfinite(zero));
         EXPECT_LE(report.squared_error, report.squared_norm);
@@ -325,9 +331,9 @@ TEST(EncodeScalar, TinyZeroAndExtremeMatrices) {
 TEST(EncodeScalar, RefusesWhatItCannotEncode) {
     Floats weight(64, 1.0F);
     weight[40] = NAN;
-    EXPECT_ERROR(encode_scalar("layers.3.up", weight, 2, 32, spec_of(3, 32), {}), "layers.3.up", "[1, 8]");
+    EXPECT_ERROR(encode_on_cpu("layers.3.up", weight, 2, 32, spec_of(3, 32), {}), "layers.3.up", "[1, 8]");
     weight[40] = 1e30F;
-    EXPECT_ERROR(encode_scalar("layers.3.up", weight, 2, 32, spec_of(3, 32), {}), "layers.3.up", "row 1");
+    EXPECT_ERROR(encode_on_cpu("layers.3.up", weight, 2, 32, spec_of(3, 32), {}), "layers.3.up", "row 1");
     EXPECT_ERROR(check_spec(spec_of(1, 32)), "--code-bits 1", "2 to 8");
     EXPECT_ERROR(check_spec(spec_of(9, 32)), "--code-bits 9", "2 to 8");
     EXPECT_ERROR(check_spec(spec_of(3, 8)), "--group 8", "32, 64 or 128");

@@ -1,6 +1,7 @@
 #include "host/quant/ldlq.h"
 
 #include "host/backend/cpu/e8p_search.h"
+#include "host/backend/cpu/quant_ops.h"
 #include "tests/tensors.h"
 
 namespace pvtune {
@@ -96,6 +97,14 @@ double objective(const std::vector<float>& target, const std::vector<std::uint8_
     return sum;
 }
 
+std::vector<std::uint8_t> ldlq(std::vector<float> target, std::int64_t rows, std::int64_t n, std::int64_t bytes,
+                               std::vector<float> shares) {
+    std::vector<std::uint8_t> codes(static_cast<std::size_t>(rows * n / 8 * bytes));
+    cpu::ldlq({codes.data(), DType::u8, {rows, n / 8, bytes}}, {target.data(), DType::f32, {rows, n}},
+              {shares.data(), DType::f32, {n, n}});
+    return codes;
+}
+
 std::vector<float> gaussian(std::int64_t count, std::uint32_t seed) {
     std::mt19937 engine(seed);
     std::normal_distribution<float> normal;
@@ -106,13 +115,13 @@ std::vector<float> gaussian(std::int64_t count, std::uint32_t seed) {
 
 TEST(Ldlq, FeedbackIsThatOfBlockElimination) {
     const std::vector<float> hessian = correlated_hessian(1);
-    const std::vector<float> feedback = ldlq_feedback(hessian, columns);
-    ASSERT_EQ(static_cast<std::int64_t>(feedback.size()), 32 * blocks * (blocks - 1));
+    const std::vector<float> shares = ldlq_shares(hessian, columns);
+    ASSERT_EQ(static_cast<std::int64_t>(shares.size()), columns * columns);
     const Values expected = block_elimination(damped(hessian, 0.01));
     for (std::int64_t k = 0; k < blocks; ++k) {
         for (std::int64_t i = 0; i < 8 * k; ++i) {
             for (std::int64_t c = 0; c < 8; ++c) {
-                EXPECT_NEAR(static_cast<double>(feedback[static_cast<std::size_t>(feedback_offset(k) + i * 8 + c)]),
+                EXPECT_NEAR(static_cast<double>(shares[static_cast<std::size_t>((8 * k + c) * columns + i)]),
                             expected[static_cast<std::size_t>(i * columns + 8 * k + c)], 1e-4);
             }
         }
@@ -146,7 +155,7 @@ TEST(Ldlq, MatchesTheFormulaDirectly) {
                 }
             }
         }
-        const auto codes = ldlq(target, rows, columns, bytes, ldlq_feedback(hessian, columns));
+        const auto codes = ldlq(target, rows, columns, bytes, ldlq_shares(hessian, columns));
         // In f32 a group that lies between two points may fall to the other side, and its row goes on from there.
         EXPECT_NEAR(objective(target, codes, bytes, hessian) / objective(target, expected, bytes, hessian), 1, 0.02);
         std::int64_t same = 0;
@@ -160,8 +169,8 @@ TEST(Ldlq, BeatsNearestRounding) {
     constexpr std::int64_t rows = 64;
     const std::vector<float> target = gaussian(rows * columns, 5);
     for (const std::int64_t bytes : {2, 3, 4}) {
-        const auto codes = ldlq(target, rows, columns, bytes, ldlq_feedback(hessian, columns));
-        const std::vector<float> none(static_cast<std::size_t>(feedback_offset(blocks)));
+        const auto codes = ldlq(target, rows, columns, bytes, ldlq_shares(hessian, columns));
+        const std::vector<float> none(columns * columns);
         const auto nearest = ldlq(target, rows, columns, bytes, none);
         for (std::int64_t g = 0; g < rows * blocks; ++g) {
             std::uint8_t code[4];
@@ -176,7 +185,7 @@ TEST(Ldlq, ABadHessianEndsInNearestRounding) {
     const auto feedback_of = [](double diagonal, double other) {
         std::vector<float> hessian(columns * columns, static_cast<float>(other));
         for (std::size_t i = 0; i < columns; ++i) hessian[i * columns + i] = static_cast<float>(diagonal);
-        return ldlq_feedback(hessian, columns);
+        return ldlq_shares(hessian, columns);
     };
     const auto is_zero = [](const std::vector<float>& values) {
         return std::all_of(values.begin(), values.end(), [](float value) { return value == 0; });
@@ -195,9 +204,9 @@ TEST(Ldlq, SameBitsForAnyThreads) {
     const std::vector<float> hessian = correlated_hessian(6);
     const std::vector<float> target = gaussian(100 * columns, 7);
     std::vector<std::uint8_t> one;
-    with_threads(1, [&] { one = ldlq(target, 100, columns, 3, ldlq_feedback(hessian, columns)); });
+    with_threads(1, [&] { one = ldlq(target, 100, columns, 3, ldlq_shares(hessian, columns)); });
     for (const int threads : {2, 3}) {
-        with_threads(threads, [&] { EXPECT_EQ(one, ldlq(target, 100, columns, 3, ldlq_feedback(hessian, columns))); });
+        with_threads(threads, [&] { EXPECT_EQ(one, ldlq(target, 100, columns, 3, ldlq_shares(hessian, columns))); });
     }
 }
 

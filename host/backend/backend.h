@@ -53,6 +53,8 @@ public:
     virtual std::int64_t cache_bytes() const = 0;
     /// The device's stream (a cudaStream_t), for benchmarks of kernels outside Ops; null on the CPU.
     virtual void* stream() const { return nullptr; }
+    /// One more arena, for work that needs its memory for a while only.
+    virtual std::unique_ptr<Arena> new_arena() = 0;
 
 private:
     Tensor scalar_;

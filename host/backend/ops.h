@@ -291,6 +291,30 @@ public:
     virtual void geglu_backward(Tensor d_gate, Tensor d_up, Tensor out, Tensor d_out, Tensor gate, Tensor up) = 0;
     /// hidden *= factor: embeddings that are scaled.
     virtual void scale(Tensor hidden, float factor) = 0;
+
+    // ---- codes under a Hessian, all rows at once; docs/calibration.md
+    /// GPTQ (Frantar et al. 2022) on the grids of `scalar`: columns order[0], order[1], .. (u32 [in]) of weight f32
+    /// [out, in] are rounded one after the other, order[j] to the code nearest to weight + sum over i < j of shares[j,
+    /// i] * error_i, ties to the lower one; error_i = weight - value of column order[i]. shares f32 [in, in].
+    virtual void gptq(const ScalarCodes& scalar, Tensor weight, Tensor shares, Tensor order) = 0;
+    /// LDLQ (QuIP#, Tseng et al. 2024): groups of 8 columns of target f32 [out, in] one after the other take the E8P
+    /// codes (u8 [out, in / 8, bytes], as in LatticeCodes) nearest to target + sum over the columns i before the group
+    /// of shares[j, i] * error_i; error = target - decoded codes. shares f32 [in, in].
+    virtual void ldlq(Tensor codes, Tensor target, Tensor shares) = 0;
+    /// AQLM (Egiazarian et al. 2024): group after group takes the best codes beside all other groups' present ones, by
+    /// a beam search from its own. quantized f32 [out, in] is What and gradient f32 [out, in] is G = (W - What)
+    /// hessian, both of the codes (u16) before and after; hessian f32 [in, in]. factors f64 [in / group, 2, group,
+    /// group]: the lower L of L L^T = H_gg and its inverse. The best codes are those nearest to (L^-1 G_g + L^T What_g)
+    /// / scale in codebooks times L. What changes within `block` columns is seen by the rest of them at once, by others
+    /// in one product.
+    virtual void additive_sweep(const AdditiveCodes& additive, Tensor quantized, Tensor gradient, Tensor hessian,
+                                Tensor factors, int beam, std::int64_t block) = 0;
+    /// products[o] (f64 [rows]) = <a[o], b[o]>; a, b f32 [rows, width].
+    virtual void row_products(Tensor products, Tensor a, Tensor b) = 0;
+    /// products[o] (f64 [rows]) = a[o] hessian b[o]^T; hessian f32 [width, width], symmetric.
+    virtual void hessian_products(Tensor products, Tensor a, Tensor b, Tensor hessian) = 0;
+    /// values[o, i] *= factors[o], both f32.
+    virtual void scale_rows(Tensor values, Tensor factors) = 0;
 };
 
 }  // namespace pvtune

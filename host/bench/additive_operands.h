@@ -33,4 +33,7 @@ inline std::int64_t chosen_count(const BenchShape& shape) {
 /// The block's largest matrix with random codes.
 AdditiveCodes additive_matrix(Operands& operands, const BenchShape& shape, const AdditiveFormat& format);
 
+/// The same on scalar grids.
+ScalarCodes scalar_matrix(Operands& operands, const BenchShape& shape);
+
 }  // namespace pvtune

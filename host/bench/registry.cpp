@@ -24,6 +24,8 @@ Registry bench_registry(const BenchSetting& setting) {
     add_loss_entries(registry, setting);
     add_additive_entries(registry, setting);
     add_lattice_entries(registry, setting);
+    add_scalar_entries(registry, setting);
+    add_calibration_entries(registry, setting);
     add_optimizer_entries(registry, setting);
     if (setting.on_cpu) {
         add_cpu_versions(registry, setting);

@@ -74,9 +74,12 @@ Plan make_plan(const CommonOptions& common, const QuantizeOptions& options, cons
     const std::int64_t tokens = settings.sequences * settings.length;
     const std::int64_t states = 2 * tokens * config.width * size_of(settings.precision);
     if (states <= options.activation_mebibytes << 20) plan.memory.push_back({"hidden states between blocks", states});
-    // W, What, their products with H and what is left; k-means' copies come before them and are gone.
-    constexpr std::int64_t copies = 7;
+    // W, What, their products with H, what is left, a direction and targets; k-means' copies come before and are gone.
+    constexpr std::int64_t copies = 8;
     plan.memory.push_back({"largest matrix (f32, working copies)", copies * found.largest * size_of(DType::f32)});
+    // As it came, as it is used, and its factor.
+    const std::int64_t widest = std::max(config.width, config.intermediate);
+    plan.memory.push_back({"Hessian of a matrix (f32, working copies)", 3 * widest * widest * size_of(DType::f32)});
     plan.memory.push_back({"embedding (f32)", 2 * found.largest_dense * size_of(DType::f32)});
     plan.memory.push_back({"codes", found.bits / 8});
     // Hessians, targets and states: three passes forward; a pass of tuning is three more.

@@ -2,7 +2,7 @@
 
 #include "host/backend/cpu/chunks.h"
 #include "host/quant/damping.h"
-#include "host/quant/row_tiles.h"
+#include "host/quant/device_scratch.h"
 #include "host/quant/scalar.h"
 #include "host/quant/scalar_grid.h"
 #include "io/error.h"
@@ -79,47 +79,28 @@ void round_to_nearest(Work& work) {
     });
 }
 
-/// Rounds one column of a tile to the grids of its rows. errors = what is left of the weights.
-void round_column(Work& work, std::int64_t begin, std::int64_t end, std::int64_t column, const TileColumn& feedback,
-                  TileColumn& errors) {
-    for (std::int64_t row = begin; row < end; ++row) {
-        const std::size_t at = index_of(row * work.columns + column);
-        const Grid grid = work.grid_of(row, column);
-        const float weight = work.weight[at];
-        const float code = nearest_code(weight + feedback.values[row - begin], grid, work.highest());
-        work.encoded.codes[at] = static_cast<std::uint8_t>(code);
-        errors.values[row - begin] = weight - grid.value(code);
-    }
-}
-
-/// What of column j is rounded: its weight and the sum over the columns i before it of error_i * R[i, j] / R[j, j].
-/// The columns go in blocks: the errors before a block meet all its columns in one product.
-void round_with_feedback(Work& work, std::span<const std::uint32_t> order, DampedFactor factor) {
-    const std::int64_t n = work.columns;
-    for (std::int64_t j = 0; j < n; ++j) {
-        float* row = factor.transposed.data() + j * n;
+/// What of a column is added to each of those behind it, by their places in the order: R[i, j] / R[j, j].
+std::vector<float> shares_of(DampedFactor factor, std::int64_t columns) {
+    for (std::int64_t j = 0; j < columns; ++j) {
+        float* row = factor.transposed.data() + j * columns;
         for (std::int64_t i = 0; i < j; ++i) row[i] /= row[j];
     }
-    const float* shares = factor.transposed.data();
-    for_chunks(work.rows, tile_rows, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
-        std::vector<TileColumn> errors(index_of(n));
-        for (std::int64_t first = 0; first < n; first += tile_columns) {
-            TileColumn feedback[tile_columns];
-            multiply_tile(feedback, errors.data(), shares, n, first, first);
-            for (std::int64_t j = first; j < std::min(n, first + tile_columns); ++j) {
-                TileColumn& own = feedback[j - first];
-                for (std::int64_t i = first; i < j; ++i) {
-                    for (std::int64_t r = 0; r < tile_rows; ++r) {
-                        own.values[r] += shares[j * n + i] * errors[index_of(i)].values[r];
-                    }
-                }
-                round_column(work, begin, end, order[index_of(j)], own, errors[index_of(j)]);
-            }
-        }
-    });
+    return std::move(factor.transposed);
 }
 
-void fill_report(const Work& work, std::span<const float> hessian, QuantizationReport& report) {
+void round_with_feedback(Work& work, Backend& backend, DeviceScratch& scratch, std::span<const std::uint32_t> order,
+                         std::span<const float> shares) {
+    const std::int64_t n = work.columns;
+    const Tensor codes = scratch.allocate(DType::u8, {work.rows, n});
+    const ScalarCodes scalar{codes, scratch.upload<float>(work.encoded.scales, {work.rows, work.grids}),
+                             scratch.upload<float>(work.encoded.zeros, {work.rows, work.grids}), work.group,
+                             work.levels};
+    backend.ops().gptq(scalar, scratch.upload<float>(work.weight, {work.rows, n}),
+                       scratch.upload<float>(shares, {n, n}), scratch.upload<std::uint32_t>(order, {n}));
+    work.encoded.codes = scratch.download<std::uint8_t>(codes);
+}
+
+void fill_report(const Work& work, Backend& backend, std::span<const float> hessian, QuantizationReport& report) {
     std::vector<float> difference(work.weight.size());
     for_chunks(work.rows, rows_per_chunk, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
         for (std::int64_t row = begin; row < end; ++row) {
@@ -133,13 +114,17 @@ void fill_report(const Work& work, std::span<const float> hessian, QuantizationR
     report.squared_error = cpu::square_sum(difference.data(), static_cast<std::int64_t>(difference.size()));
     report.squared_norm = cpu::square_sum(work.weight.data(), static_cast<std::int64_t>(work.weight.size()));
     if (hessian.empty()) return;
-    report.output_error = quadratic_form(difference, work.rows, hessian, work.columns);
-    report.output_norm = quadratic_form(work.weight, work.rows, hessian, work.columns);
+    DeviceScratch scratch(backend);
+    const Tensor h = scratch.upload(hessian, {work.columns, work.columns});
+    const Tensor values = scratch.upload<float>(difference, {work.rows, work.columns});
+    report.output_error = scratch.hessian_product(values, values, h);
+    backend.upload(values, work.weight.data());
+    report.output_norm = scratch.hessian_product(values, values, h);
 }
 
 }  // namespace
 
-EncodedScalar encode_scalar(const std::string& name, std::span<const float> weight, std::int64_t rows,
+EncodedScalar encode_scalar(Backend& backend, const std::string& name, std::span<const float> weight, std::int64_t rows,
                             std::int64_t columns, const QuantizationSpec& spec, std::span<const float> hessian,
                             QuantizationReport* report) {
     const auto start = std::chrono::steady_clock::now();
@@ -163,12 +148,13 @@ EncodedScalar encode_scalar(const std::string& name, std::span<const float> weig
         factor = damped_factor(hessian, columns, order);
     }
     if (factor) {
-        round_with_feedback(work, order, std::move(*factor));
+        DeviceScratch scratch(backend);
+        round_with_feedback(work, backend, scratch, order, shares_of(std::move(*factor), columns));
     } else {
         round_to_nearest(work);
     }
     if (report) {
-        fill_report(work, hessian, *report);
+        fill_report(work, backend, hessian, *report);
         report->seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     }
     return std::move(work.encoded);
@@ -178,7 +164,7 @@ std::unique_ptr<Representation> quantize_scalar(Backend& backend, const std::str
                                                 std::span<const float> weight, std::int64_t rows, std::int64_t columns,
                                                 const QuantizationSpec& spec, std::span<const float> hessian,
                                                 QuantizationReport* report) {
-    const EncodedScalar encoded = encode_scalar(name, weight, rows, columns, spec, hessian, report);
+    const EncodedScalar encoded = encode_scalar(backend, name, weight, rows, columns, spec, hessian, report);
     auto representation = std::make_unique<ScalarRepresentation>(backend, rows, columns, spec);
     representation->upload(backend, encoded.codes, encoded.scales, encoded.zeros);
     return representation;

@@ -15,9 +15,9 @@ struct EncodedScalar {
 /// one (f32 [columns, columns], symmetric, not damped) GPTQ (Frantar et al. 2022) makes tr((W - What) H (W - What)^T)
 /// small: columns are rounded by falling diagonal of H, each after what the errors of those before it ask for; grids
 /// are fitted beforehand to the columns that they have in the matrix. A Hessian that cannot be used (damping.h) leaves
-/// its diagonal to the grids. Throws Error that names `name` for weights that are not finite or too large for 16-bit
-/// scales. Same bits for any number of threads.
-EncodedScalar encode_scalar(const std::string& name, std::span<const float> weight, std::int64_t rows,
+/// its diagonal to the grids. The backend does the work that grows with columns squared. Throws Error that names `name`
+/// for weights that are not finite or too large for 16-bit scales. Same bits for any number of threads.
+EncodedScalar encode_scalar(Backend& backend, const std::string& name, std::span<const float> weight, std::int64_t rows,
                             std::int64_t columns, const QuantizationSpec& spec, std::span<const float> hessian,
                             QuantizationReport* report = nullptr);
 

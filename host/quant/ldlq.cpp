@@ -1,8 +1,6 @@
 #include "host/quant/ldlq.h"
 
 #include "host/backend/cpu/chunks.h"
-#include "host/backend/cpu/e8p_search.h"
-#include "host/backend/cpu/scratch.h"
 
 #define EIGEN_DONT_PARALLELIZE  // the same bits for any number of threads
 #include <cmath>
@@ -13,7 +11,6 @@ namespace pvtune {
 namespace {
 
 constexpr std::int64_t group = 8;
-constexpr std::int64_t lanes = 32;  // rows that go through the columns together
 
 /// The upper triangular R of H + damping I = R R^T, as the lower factor of H in the reverse order of rows and columns:
 /// R(i, j) = L(n - 1 - i, n - 1 - j). False where there is none.
@@ -42,15 +39,15 @@ bool factorise_damped(Eigen::MatrixXd& lower, std::span<const float> hessian, st
 
 }  // namespace
 
-std::vector<float> ldlq_feedback(std::span<const float> hessian, std::int64_t columns) {
+std::vector<float> ldlq_shares(std::span<const float> hessian, std::int64_t columns) {
     const std::int64_t blocks = columns / group;
-    std::vector<float> feedback(static_cast<std::size_t>(feedback_offset(blocks)));
+    std::vector<float> shares(static_cast<std::size_t>(columns * columns));
     Eigen::MatrixXd lower;
-    if (!factorise_damped(lower, hessian, columns)) return feedback;
+    if (!factorise_damped(lower, hessian, columns)) return shares;
     const auto upper = [&](std::int64_t i, std::int64_t j) { return lower(columns - 1 - i, columns - 1 - j); };
     cpu::for_chunks(blocks, 1, [&](std::int64_t, std::int64_t block, std::int64_t) {
         const std::int64_t first = block * group;
-        float* to = feedback.data() + feedback_offset(block);
+        float* to = shares.data() + first * columns;
         // U's block (j, k) is X with X R(k, k) = R(j, k), row by row.
         for (std::int64_t i = 0; i < first; ++i) {
             double x[group];
@@ -58,49 +55,14 @@ std::vector<float> ldlq_feedback(std::span<const float> hessian, std::int64_t co
                 double rest = upper(i, first + c);
                 for (std::int64_t d = 0; d < c; ++d) rest -= x[d] * upper(first + d, first + c);
                 x[c] = rest / upper(first + c, first + c);
-                to[i * group + c] = static_cast<float>(x[c]);
+                to[c * columns + i] = static_cast<float>(x[c]);
             }
         }
     });
-    for (const float value : feedback) {
-        if (!std::isfinite(value)) return std::vector<float>(feedback.size());
+    for (const float value : shares) {
+        if (!std::isfinite(value)) return std::vector<float>(shares.size());
     }
-    return feedback;
-}
-
-std::vector<std::uint8_t> ldlq(std::span<const float> target, std::int64_t rows, std::int64_t columns,
-                               std::int64_t bytes, std::span<const float> feedback) {
-    const std::int64_t blocks = columns / group;
-    std::vector<std::uint8_t> codes(static_cast<std::size_t>(rows * blocks * bytes));
-    cpu::for_chunks(rows, lanes, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
-        static thread_local cpu::Scratch memory;
-        auto* errors = memory.get<float>(columns * lanes);  // [columns, lanes]: the target less what stands for it
-        for (std::int64_t block = 0; block < blocks; ++block) {
-            const std::int64_t first = block * group;
-            float sums[group][lanes] = {};
-            const float* from = feedback.data() + feedback_offset(block);
-            for (std::int64_t j = 0; j < first; ++j) {
-                const float* error = errors + j * lanes;
-                for (std::int64_t c = 0; c < group; ++c) {
-                    const float factor = from[j * group + c];
-#pragma omp simd
-                    for (std::int64_t i = 0; i < lanes; ++i) sums[c][i] += factor * error[i];
-                }
-            }
-            std::fill_n(errors + first * lanes, group * lanes, 0.0F);
-            for (std::int64_t row = begin; row < end; ++row) {
-                const std::int64_t lane = row - begin;
-                const float* wanted = target.data() + row * columns + first;
-                float x[group];
-                for (std::int64_t c = 0; c < group; ++c) x[c] = wanted[c] + sums[c][lane];
-                std::uint8_t* code = codes.data() + (row * blocks + block) * bytes;
-                cpu::encode_group(code, x, bytes);
-                cpu::decode_group(x, code, bytes);
-                for (std::int64_t c = 0; c < group; ++c) errors[(first + c) * lanes + lane] = wanted[c] - x[c];
-            }
-        }
-    });
-    return codes;
+    return shares;
 }
 
 }  // namespace pvtune

@@ -19,7 +19,7 @@ std::unique_ptr<Representation> quantize_matrix(Backend& backend, const std::str
     }
     const EncodedMatrix encoded =
         hessian.empty() ? encode_additive(name, weight, rows, columns, spec, seed, report)
-                        : encode_additive_calibrated(name, weight, rows, columns, spec, seed, hessian, report);
+                        : encode_additive_calibrated(backend, name, weight, rows, columns, spec, seed, hessian, report);
     auto representation = std::make_unique<AdditiveRepresentation>(backend, rows, columns, spec);
     representation->upload(backend, encoded.codes, encoded.codebooks, encoded.scales);
     return representation;

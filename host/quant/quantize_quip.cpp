@@ -2,6 +2,7 @@
 #include "host/backend/cpu/chunks.h"
 #include "host/backend/cpu/e8p_search.h"
 #include "host/backend/cpu/hadamard.h"
+#include "host/quant/device_scratch.h"
 #include "host/quant/ldlq.h"
 #include "host/quant/quip.h"
 #include "host/quant/random.h"
@@ -32,8 +33,7 @@ void turn(std::vector<float>& values, const std::vector<float>& left, const std:
     cpu::transform_columns(values.data(), rows, columns);
 }
 
-/// Sums over all groups that the error and the best scale follow from; with H in place of the identity where there is
-/// one.
+/// What the error and the best scale follow from; H is the identity where there is none.
 struct Sums {
     double target = 0;   ///< tr(Z H Z^T)
     double crossed = 0;  ///< tr(Z H Q^T)
@@ -60,24 +60,6 @@ Sums sums_of(std::span<const float> target, std::span<const float> values) {
         }
     });
     return {cpu::ordered_sum(targets), cpu::ordered_sum(crossed), cpu::ordered_sum(codes)};
-}
-
-/// values [rows, columns] times the symmetric hessian: eight rows at a time, so that it is read once for all of them.
-std::vector<float> times_hessian(std::span<const float> values, std::int64_t columns, std::span<const float> hessian) {
-    std::vector<float> out(values.size());
-    cpu::for_chunks(static_cast<std::int64_t>(values.size()) / columns, 8,
-                    [&](std::int64_t, std::int64_t first, std::int64_t last) {
-                        for (std::int64_t i = 0; i < columns; ++i) {
-                            const float* from = hessian.data() + i * columns;
-                            for (std::int64_t row = first; row < last; ++row) {
-                                const float factor = values[static_cast<std::size_t>(row * columns + i)];
-                                float* to = out.data() + row * columns;
-#pragma omp simd
-                                for (std::int64_t j = 0; j < columns; ++j) to[j] += factor * from[j];
-                            }
-                        }
-                    });
-    return out;
 }
 
 std::vector<std::uint8_t> nearest_codes(std::span<const float> target, std::int64_t bytes) {
@@ -107,6 +89,25 @@ std::vector<float> divided(std::span<const float> values, double scale) {
     const auto inverse = static_cast<float>(1 / scale);
     for (float& value : out) value *= inverse;
     return out;
+}
+
+std::vector<std::uint8_t> codes_under(Backend& backend, std::span<const float> target, std::int64_t rows,
+                                      std::int64_t bytes, std::span<const float> shares) {
+    const std::int64_t columns = static_cast<std::int64_t>(target.size()) / rows;
+    DeviceScratch scratch(backend);
+    const Tensor codes = scratch.allocate(DType::u8, {rows, columns / group, bytes});
+    backend.ops().ldlq(codes, scratch.upload(target, {rows, columns}), scratch.upload(shares, {columns, columns}));
+    return scratch.download<std::uint8_t>(codes);
+}
+
+Sums sums_under(Backend& backend, std::span<const float> target, std::span<const float> values, std::int64_t rows,
+                std::span<const float> hessian) {
+    const std::int64_t columns = static_cast<std::int64_t>(target.size()) / rows;
+    DeviceScratch scratch(backend);
+    const Tensor z = scratch.upload(target, {rows, columns});
+    const Tensor q = scratch.upload(values, {rows, columns});
+    const Tensor h = scratch.upload(hessian, {columns, columns});
+    return {scratch.hessian_product(z, z, h), scratch.hessian_product(z, q, h), scratch.hessian_product(q, q, h)};
 }
 
 /// The scale with the least error of nearest codes on evenly spread groups: a coarse grid around the root mean square
@@ -167,12 +168,8 @@ std::unique_ptr<Representation> quantize_quip(Backend& backend, const std::strin
         } else {
             std::vector<float> turned_hessian(hessian.begin(), hessian.end());
             turn(turned_hessian, right, right);
-            codes = ldlq(target, rows, columns, bytes, ldlq_feedback(turned_hessian, columns));
-            const std::vector<float> values = decoded(codes, bytes);
-            const std::vector<float> product = times_hessian(values, columns, turned_hessian);
-            Sums sums = sums_of(turned, product);
-            sums.target = sums_of(turned, times_hessian(turned, columns, turned_hessian)).crossed;
-            sums.codes = sums_of(values, product).crossed;
+            codes = codes_under(backend, target, rows, bytes, ldlq_shares(turned_hessian, columns));
+            const Sums sums = sums_under(backend, turned, decoded(codes, bytes), rows, turned_hessian);
             const double best = sums.best_scale(scale);
             if (std::isfinite(best)) scale = best;
             result.output_error = sums.error(static_cast<double>(static_cast<float>(scale)));

@@ -79,8 +79,8 @@ std::int64_t quip_bits(int code_bits, std::int64_t rows, std::int64_t columns, b
 
 std::unique_ptr<Representation> load_quip(Backend& backend, const StoreReader& store, const std::string& path);
 
-/// Random signs from the seed, transforms, then the nearest codes (no Hessian) or LDLQ (host/quant/ldlq.h), with the
-/// scale that fits the codes best. Same bits for any number of threads.
+/// Random signs from the seed, transforms, then the nearest codes (no Hessian) or LDLQ (host/quant/ldlq.h, Ops::ldlq),
+/// with the scale that fits the codes best. Same bits for any number of threads.
 std::unique_ptr<Representation> quantize_quip(Backend& backend, const std::string& name, std::span<const float> weight,
                                               std::int64_t rows, std::int64_t columns, const QuantizationSpec& spec,
                                               std::uint64_t seed, std::span<const float> hessian,

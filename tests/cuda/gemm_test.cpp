@@ -96,6 +96,29 @@ TEST_F(CudaGemm, OperandsMayBeginAnywhere) {
     }
 }
 
+TEST_F(CudaGemm, OperandsMayBePartsOfWiderMatrices) {
+    // As sweeps over blocks of columns use it: result[:, 7:] += errors * shares[7:, 3:3 + k]^T, stored side by side.
+    constexpr std::int64_t m = 9, n = 21, k = 5, wide = 40;
+    const OwnedTensor left = random_tensor(DType::f32, {m, wide}, 4);
+    const OwnedTensor right = random_tensor(DType::f32, {n, wide}, 5);
+    const OwnedTensor before = random_tensor(DType::f32, {m, wide}, 6);
+    const DeviceTensor device_left(left), device_right(right), result(before);
+    gemm_.run({m, n, k, DType::f32, device_left.as<float>() + 2, false, device_right.as<float>() + 3, true, DType::f32,
+               result.as<float>() + 7, true, wide, wide, wide},
+              nullptr);
+    std::vector<double> expected = values_of(before);
+    for (std::int64_t i = 0; i < m; ++i) {
+        for (std::int64_t j = 0; j < n; ++j) {
+            for (std::int64_t l = 0; l < k; ++l) {
+                expected[static_cast<std::size_t>(i * wide + 7 + j)] +=
+                    values_of(left)[static_cast<std::size_t>(i * wide + 2 + l)] *
+                    values_of(right)[static_cast<std::size_t>(j * wide + 3 + l)];
+            }
+        }
+    }
+    EXPECT_LT(relative_error(result.download(), expected), 2e-6);
+}
+
 TEST_F(CudaGemm, RepeatsBitForBit) {
     const OwnedTensor left = random_tensor(DType::bf16, {64, 4096}, 1);
     const OwnedTensor right = random_tensor(DType::bf16, {24, 4096}, 2);

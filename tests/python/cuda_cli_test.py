@@ -70,12 +70,15 @@ class Commands(CudaTest):
         self.assertEqual(cpu["text"], cuda["text"])
 
     def test_calibration_agrees_with_the_cpu(self) -> None:
-        cpu, cuda = self.both("quantize", "--model", self.model, "--code-bits", 4, "--calibrate", self.tokens,
-                              "--sequences", 4, "--ctx", 16, "--block-epochs", 1, "--block-batch", 2, "--out",
-                              self.here / "calibrated.h5")
-        # Hessians differ in their last bits, which may turn a code here and there.
-        self.assertAlmostEqual(cuda["relative_output_error"] / cpu["relative_output_error"], 1, places=1)
-        self.assertAlmostEqual(cuda["bits_per_weight"], cpu["bits_per_weight"])
+        for representation in (("aqlm", "--code-bits", 4), ("scalar", "--code-bits", 3), ("quip", "--code-bits", 3)):
+            with self.subTest(representation[0]):
+                cpu, cuda = self.both("quantize", "--model", self.model, "--representation", *representation,
+                                      "--calibrate", self.tokens, "--sequences", 4, "--ctx", 16, "--block-epochs", 1,
+                                      "--block-batch", 2, "--out", self.here / "calibrated.h5")
+                # Hessians and sums differ in their last bits, which may turn a code here and there.
+                self.assertAlmostEqual(cuda["relative_output_error"] / cpu["relative_output_error"], 1, places=1)
+                self.assertAlmostEqual(cuda["relative_mse"] / cpu["relative_mse"], 1, places=1)
+                self.assertAlmostEqual(cuda["bits_per_weight"], cpu["bits_per_weight"])
 
     def test_quantize_gives_the_same_file(self) -> None:
         arguments = ("quantize", "--model", self.model, "--representation", "vq", "--codebooks", 1, "--code-bits", 4,

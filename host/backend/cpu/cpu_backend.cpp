@@ -76,6 +76,18 @@ public:
         cpu::mse_loss(losses, d_out, out, target, scale);
     }
     void hessian_accumulate(Tensor hessian, Tensor in) override { cpu::hessian_accumulate(hessian, in); }
+    void row_products(Tensor products, Tensor a, Tensor b) override { cpu::row_products(products, a, b); }
+    void hessian_products(Tensor products, Tensor a, Tensor b, Tensor hessian) override {
+        cpu::hessian_products(products, a, b, hessian);
+    }
+    void gptq(const ScalarCodes& scalar, Tensor weight, Tensor shares, Tensor order) override {
+        cpu::gptq(scalar, weight, shares, order);
+    }
+    void ldlq(Tensor codes, Tensor target, Tensor shares) override { cpu::ldlq(codes, target, shares); }
+    void additive_sweep(const AdditiveCodes& additive, Tensor quantized, Tensor gradient, Tensor hessian,
+                        Tensor factors, int beam, std::int64_t block) override {
+        cpu::additive_sweep(additive, quantized, gradient, hessian, factors, beam, block);
+    }
     void dequantize_additive(Tensor weight, const AdditiveCodes& additive) override {
         cpu::dequantize_additive(weight, additive);
     }
@@ -211,6 +223,7 @@ public:
     void sum_of_squares(Tensor sum, Tensor values) override { *sum.as<double>() = cpu::sum_of_squares(values); }
     void sum(Tensor total, Tensor values) override { *total.as<double>() = cpu::sum(values); }
     void count_flags(Tensor total, Tensor flags) override { *total.as<std::uint32_t>() = cpu::count_flags(flags); }
+    void scale_rows(Tensor values, Tensor factors) override { cpu::scale_rows(values, factors); }
     void add_scaled(Tensor out, Tensor in, float scale) override { cpu::add_scaled(out, in, scale); }
     void convert(Tensor out, Tensor in) override { cpu::convert(out, in); }
     void convert_by_chance(Tensor out, Tensor in, std::uint64_t seed) override {
@@ -263,7 +276,7 @@ std::unique_ptr<Arena> make_arena() {
 
 class CpuBackend final : public Backend {
 public:
-    explicit CpuBackend(const CpuOptions& options) {
+    explicit CpuBackend(const CpuOptions& options) : planning_(options.planning) {
         if (options.threads > 0) omp_set_num_threads(options.threads);
         arena_ = options.planning ? std::make_unique<Arena>() : make_arena();
         host_arena_ = options.planning ? std::make_unique<Arena>() : make_arena();
@@ -271,6 +284,7 @@ public:
 
     Ops& ops() override { return ops_; }
     Arena& arena() override { return *arena_; }
+    std::unique_ptr<Arena> new_arena() override { return planning_ ? std::make_unique<Arena>() : make_arena(); }
     void upload(Tensor to, const void* from) override {
         if (to.elements() > 0) std::memcpy(to.data, from, static_cast<std::size_t>(to.bytes()));
     }
@@ -304,6 +318,7 @@ public:
 
 private:
     CpuOps ops_;
+    bool planning_;
     std::unique_ptr<Arena> arena_, host_arena_;
     PhaseClock phases_;
 };

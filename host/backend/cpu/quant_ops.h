@@ -25,6 +25,14 @@ void scalar_different(const ScalarCodes& scalar, Tensor changed, Tensor target, 
 void scalar_eager_score(Tensor scores, Tensor changes, const ScalarCodes& scalar, Tensor gradient, Tensor second_moment,
                         float correction, float epsilon);
 
+void gptq(const ScalarCodes& scalar, Tensor weight, Tensor shares, Tensor order);
+void ldlq(Tensor codes, Tensor target, Tensor shares);
+void additive_sweep(const AdditiveCodes& additive, Tensor quantized, Tensor gradient, Tensor hessian, Tensor factors,
+                    int beam, std::int64_t block);
+void scale_rows(Tensor values, Tensor factors);
+void row_products(Tensor products, Tensor a, Tensor b);
+void hessian_products(Tensor products, Tensor a, Tensor b, Tensor hessian);
+
 void gather_codes(Tensor saved, Tensor codes, Tensor groups);
 void code_change(Tensor change, const AdditiveCodes& additive, Tensor saved, Tensor groups);
 void restore_codes(Tensor codes, Tensor saved, Tensor groups, Tensor keep);

@@ -43,7 +43,7 @@ class CudaBackend final : public Backend {
 public:
     explicit CudaBackend(const cudaDeviceProp& device)
         : ops_(cuda::make_ops(compute_.stream, workspace_, gemm_)),
-          arena_([this](std::int64_t bytes) { return allocate(bytes); }, [](void* memory) { cudaFree(memory); }),
+          arena_([this](std::int64_t bytes) { return allocate(bytes); }, release),
           host_arena_(allocate_pinned, [](void* memory) { cudaFreeHost(memory); }),
           description_("cuda, " + std::string(device.name) + ", compute capability " + capability(device)),
           cache_bytes_(device.l2CacheSize) {}
@@ -51,6 +51,9 @@ public:
 
     Ops& ops() override { return *ops_; }
     Arena& arena() override { return arena_; }
+    std::unique_ptr<Arena> new_arena() override {
+        return std::make_unique<Arena>([this](std::int64_t bytes) { return allocate(bytes); }, release);
+    }
     void upload(Tensor to, const void* from) override {
         if (to.elements() == 0) return;
         cuda::check(cudaMemcpyAsync(to.data, from, static_cast<std::size_t>(to.bytes()), cudaMemcpyHostToDevice,
@@ -109,6 +112,8 @@ private:
         cudaGetLastError();
         return nullptr;
     }
+    /// Waits for whoever uses the memory.
+    static void release(void* memory) { cudaFree(memory); }
     /// Null when the device is full: the arena says what for.
     void* allocate(std::int64_t bytes) {
         void* memory = nullptr;
@@ -146,6 +151,7 @@ public:
 
     Ops& ops() override { throw std::logic_error("a plan computes nothing"); }
     Arena& arena() override { return arena_; }
+    std::unique_ptr<Arena> new_arena() override { return std::make_unique<Arena>(); }
     Arena& host_arena() override { return host_arena_; }
     Copy start_upload(Tensor, Tensor) override { return {}; }
     Copy start_download(Tensor, Tensor) override { return {}; }

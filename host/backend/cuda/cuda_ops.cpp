@@ -1,6 +1,7 @@
 #include "host/backend/cuda/cuda_ops.h"
 
 #include "cuda/kernels.h"
+#include "host/backend/cuda/code_sweeps.h"
 #include "host/backend/dispatch.h"
 #include "host/backend/hadamard.h"
 
@@ -535,6 +536,34 @@ public:
     void fill_zero(Tensor out) override {
         if (out.elements() == 0) return;
         check(cudaMemsetAsync(out.data, 0, static_cast<std::size_t>(out.bytes()), stream_), "a tensor set to zero");
+    }
+
+    void gptq(const ScalarCodes& scalar, Tensor weight, Tensor shares, Tensor order) override {
+        const ScalarView view = view_of(scalar);
+        cuda::gptq(view, weight.as<float>(), shares.as<float>(), order.as<std::uint32_t>(), gemm_,
+                   workspace_.get(gptq_workspace(view.rows, view.columns)), stream_);
+    }
+    void ldlq(Tensor codes, Tensor target, Tensor shares) override {
+        cuda::ldlq(codes.as<std::uint8_t>(), target.as<float>(), shares.as<float>(), target.dim(0), target.dim(1),
+                   codes.dim(2), gemm_, workspace_.get(ldlq_workspace(target.dim(0), target.dim(1))), stream_);
+    }
+    void additive_sweep(const AdditiveCodes& additive, Tensor quantized, Tensor gradient, Tensor hessian,
+                        Tensor factors, int beam, std::int64_t block) override {
+        const auto view = view_of<std::uint16_t>(additive);
+        void* scratch = workspace_.get(additive_sweep_workspace(view, beam, block));
+        cuda::additive_sweep(view, quantized.as<float>(), gradient.as<float>(), hessian.as<float>(),
+                             factors.as<double>(), beam, block, gemm_, scratch, stream_);
+    }
+    void row_products(Tensor products, Tensor a, Tensor b) override {
+        cuda::row_products(products.as<double>(), a.as<float>(), b.as<float>(), a.dim(0), a.dim(1), stream_);
+    }
+    void hessian_products(Tensor products, Tensor a, Tensor b, Tensor hessian) override {
+        const Tensor image(workspace_.get(static_cast<std::size_t>(b.bytes())), DType::f32, {b.dim(0), b.dim(1)});
+        linear_backward_input(image, b, hessian, false);
+        row_products(products, a, image);
+    }
+    void scale_rows(Tensor values, Tensor factors) override {
+        cuda::scale_rows(values.as<float>(), factors.as<float>(), values.dim(0), values.dim(1), stream_);
     }
 
 private:

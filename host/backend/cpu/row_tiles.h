@@ -5,9 +5,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <span>
 
-namespace pvtune {
+namespace pvtune::cpu {
 
 inline constexpr std::int64_t tile_rows = 64;
 inline constexpr int tile_columns = 4;  ///< that are summed together: 16 vectors in registers
@@ -39,8 +38,4 @@ inline void multiply_tile(TileColumn (&sums)[tile_columns], const TileColumn* ti
     }
 }
 
-/// tr(D H D^T) for difference D [rows, n] and hessian H [n, n], symmetric. Same bits for any number of threads.
-double quadratic_form(std::span<const float> difference, std::int64_t rows, std::span<const float> hessian,
-                      std::int64_t n);
-
-}  // namespace pvtune
+}  // namespace pvtune::cpu
