@@ -6,9 +6,9 @@
 
 namespace pvtune::cuda {
 
-/// result [m, n] = left [m, k] * right [k, n] (+ result), row-major on the device. A transposed left is stored [k, m], a
-/// transposed right [n, k]. left and right have one dtype, f32 or bf16; the result is of that dtype or f32. Sums run in
-/// f32, never in TF32. Strides: elements from a stored row to the next; 0: the rows lie side by side.
+/// result [m, n] = left [m, k] * right [k, n] (+ result), row-major on the device. A transposed left is stored [k, m],
+/// a transposed right [n, k]. left and right have one dtype, f32 or bf16; the result is of that dtype or f32. Sums run
+/// in f32, never in TF32. Strides: elements from a stored row to the next; 0: the rows lie side by side.
 struct Product {
     std::int64_t m = 0, n = 0, k = 0;
     DType dtype = DType::f32;

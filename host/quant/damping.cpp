@@ -1,8 +1,6 @@
 #include "host/quant/damping.h"
 
-// Eigen's products would cut their sums by the number of threads.
-#define EIGEN_DONT_PARALLELIZE
-#include <eigen3/Eigen/Cholesky>
+#include "host/quant/cholesky.h"
 
 #include <algorithm>
 #include <cmath>
@@ -25,12 +23,7 @@ std::vector<float> factor(std::span<const float> hessian, std::int64_t n, std::s
         for (std::int64_t i = 0; i < n; ++i) reversed(i, j) = static_cast<T>(row[order[index_of(n - 1 - i)]]);
         reversed(j, j) += static_cast<T>(damping);
     }
-    const Eigen::LLT<Eigen::Ref<Matrix>> cholesky(reversed);
-    if (cholesky.info() != Eigen::Success) return {};
-    // A NaN or an infinity anywhere reaches the diagonal behind it.
-    for (std::int64_t j = 0; j < n; ++j) {
-        if (!std::isfinite(reversed(j, j)) || !(static_cast<float>(reversed(j, j)) > 0)) return {};
-    }
+    if (!factorise_lower(reversed) || !(static_cast<float>(reversed.diagonal().minCoeff()) > 0)) return {};
     std::vector<float> transposed(index_of(n * n));
     for (std::int64_t j = 0; j < n; ++j) {
         for (std::int64_t i = 0; i <= j; ++i) {

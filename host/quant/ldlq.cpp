@@ -1,11 +1,6 @@
 #include "host/quant/ldlq.h"
 
-#include "host/backend/cpu/chunks.h"
-
-#define EIGEN_DONT_PARALLELIZE  // the same bits for any number of threads
-#include <cmath>
-#include <eigen3/Eigen/Cholesky>
-#include <eigen3/Eigen/Core>
+#include "host/quant/cholesky.h"
 
 namespace pvtune {
 namespace {
@@ -22,8 +17,7 @@ bool factorise(Eigen::MatrixXd& lower, std::span<const float> hessian, std::int6
         }
         lower(j, j) += damping;
     }
-    const Eigen::LLT<Eigen::Ref<Eigen::MatrixXd>> llt(lower);
-    return llt.info() == Eigen::Success && lower.diagonal().allFinite() && lower.diagonal().minCoeff() > 0;
+    return factorise_lower(lower);
 }
 
 bool factorise_damped(Eigen::MatrixXd& lower, std::span<const float> hessian, std::int64_t n) {

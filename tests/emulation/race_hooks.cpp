@@ -2,6 +2,7 @@
 #include "tests/emulation/observer.h"
 
 #include <cstddef>
+#include <cstdint>
 
 using pvtune::cuda::emulation::observe;
 using pvtune::cuda::emulation::Observer;
@@ -41,5 +42,7 @@ void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 void __tsan_vptr_update(void**, void*) {}
 void __tsan_vptr_read(void**) {}
+/// The guard of a static variable in host code.
+std::uint8_t __tsan_atomic8_load(const volatile std::uint8_t* at, int) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
 
 }  // extern "C"
