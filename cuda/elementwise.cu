@@ -1,7 +1,7 @@
-// Operations that touch every element once: out = a + b, values *= factor, out += scale * in, out = in converted (to the
-// nearest or by chance), out[t] += bias. Arrays of `count` elements or [tokens, width], row-major. All are bound by
-// memory: 16 bytes a thread and access (8 of the bf16 side of a conversion, so that neighbouring threads stay neighbours
-// on both sides).
+// Operations that touch every element once: out = a + b, values *= factor, out += scale * in, out = in converted (to
+// the nearest or by chance), out[t] += bias. Arrays of `count` elements or [tokens, width], row-major. All are bound by
+// memory: 16 bytes a thread and access (8 of the bf16 side of a conversion, so that neighbouring threads stay
+// neighbours on both sides).
 
 #include "cuda/kernels.h"
 #include "cuda/random.cuh"

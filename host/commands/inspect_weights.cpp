@@ -146,10 +146,10 @@ double relative_mse(const CommonOptions& common, const StoreReader& store, const
 }
 
 void describe_config(const ModelConfig& config, Json& result) {
-    std::cout << "model          " << config.family << ", " << config.layers << " layers, width " << config.width << ", MLP "
-              << config.intermediate << ", heads " << config.heads << " (" << config.kv_heads << " key-value) of "
-              << config.head_dim << ", vocabulary " << config.vocabulary << (config.tied ? " (tied head)" : "")
-              << ", positions " << config.max_positions
+    std::cout << "model          " << config.family << ", " << config.layers << " layers, width " << config.width
+              << ", MLP " << config.intermediate << ", heads " << config.heads << " (" << config.kv_heads
+              << " key-value) of " << config.head_dim << ", vocabulary " << config.vocabulary
+              << (config.tied ? " (tied head)" : "") << ", positions " << config.max_positions
               << (config.window > 0 ? ", window " + std::to_string(config.window) : "") << "\n";
     result["config"] = Json::parse(config.json);
 }
