@@ -53,7 +53,7 @@ in_debian() {
         [[ -z ${!name:-} ]] || network+=("$name=${!name}")
     done
     chroot "$root" /usr/bin/env -i HOME=/root TERM=dumb PATH=/usr/sbin:/usr/bin:/sbin:/bin "${network[@]}" \
-        nice -n "${NICE:-0}" /bin/bash -euo pipefail -c "cd /root/pvtune; $1"
+        nice -n "${NICE:-0}" /bin/bash -euo pipefail -c "cd /pvtune; $1"
 }
 
 # step WORDS SCRIPT: says how long it took; a failure ends the test with the last lines of what was printed.
@@ -74,8 +74,8 @@ commands_under() {
     awk -v heading="## $1" '$0 == heading { found = 1 } found && /^```/ { if (inside) exit; inside = 1; next } inside' README.md
 }
 
-rm -rf "$root/root/pvtune"
-git clone --quiet --no-hardlinks . "$root/root/pvtune"
+rm -rf "$root/pvtune"
+git clone --quiet --no-hardlinks . "$root/pvtune"
 own=$(commands_under "Your own model")
 two=$(commands_under "Two commands")
 [[ -n $own && -n $two ]] || die "README.md has no commands under 'Two commands' or 'Your own model'"
