@@ -37,6 +37,7 @@ Thread scheduler;  // stands for the code that started the block
 Stack scheduler_stack;
 void (*kernel_of_grid)(void*);
 void* arguments_of_grid;
+constexpr std::size_t frames_of_a_switch = 4096;
 bool stacks_abandoned = false;  // fibers that a fault left behind did not clean up for the address sanitizer
 
 /// After a switch: the fiber that ran before goes on where it left.
@@ -141,7 +142,9 @@ void start_threads(dim3 shape) {
     for (int i = 0; i < count; ++i) {
         Thread& thread = block.threads[static_cast<std::size_t>(i)];
         const Stack stack = stack_of(i);
-        if (stacks_abandoned) unpoison(stack.bottom, stack.bytes);
+        // A thread that ended never came back from its last switch, so that the frames up to there stayed poisoned.
+        const std::size_t left_behind = stacks_abandoned ? stack.bytes : std::min(stack.bytes, frames_of_a_switch);
+        unpoison(stack.bottom + stack.bytes - left_behind, left_behind);
         thread.context = make_fcontext(stack.bottom + stack.bytes, stack.bytes, fiber);
         thread.fake_stack = nullptr;
         thread.index = i;
