@@ -1,5 +1,7 @@
-"""The matrix of small real runs of scripts/nightly.py: import -> quantise -> tune -> eval, killed and resumed as well."""
+"""The matrix of small real runs of scripts/nightly.py: import -> quantise -> tune -> eval -> export, killed and resumed as
+well."""
 
+import hashlib
 import json
 import shutil
 import signal
@@ -21,6 +23,7 @@ REPRESENTATIONS = {
     "scalar": ["--representation", "scalar", "--code-bits", "3", "--group", "64"],
     "quip": ["--representation", "quip", "--code-bits", "2"],
 }
+EXPORTS = {"vq": ["hf-aqlm"], "aqlm": ["hf-aqlm"], "scalar": ["hf-gptq", "--round-zeros"], "quip": ["hf-dense"]}
 
 
 @dataclass
@@ -110,9 +113,21 @@ def run_row(name: str, pvtune: Path, inputs: Path, folder: Path) -> Record:
     measured = programs.run("eval", "--model", folder / "undisturbed" / "tuned.h5", "--tokens", inputs / "tokens.h5",
                             "--ctx", CONTEXT, "--precision", precision)
     record.update({key: measured[key] for key in ("nll", "perplexity")})
+    exported = folder / "exported"
+    programs.run("export", "--model", folder / "undisturbed" / "tuned.h5", "--out", exported, "--format",
+                 *EXPORTS[representation])
+    record["exported"] = _digest(sorted(exported.glob("*.safetensors")))
     record["seconds"] = round(time.monotonic() - start, 1)
     shutil.rmtree(folder)
     return record
+
+
+def _digest(files: list[Path]) -> str:
+    """Of the contents of the files, in order."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:32]
 
 
 def _quantize_and_tune(programs: Programs, representation: str, precision: str, model: Path, tokens: Path, folder: Path,

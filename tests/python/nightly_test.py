@@ -68,7 +68,7 @@ class Comparing(unittest.TestCase):
         import nightly
 
         self.nightly = nightly
-        self.record = {"imported": "a", "quantized": "b", "tuned": "c", "bits_per_weight": 2.0,
+        self.record = {"imported": "a", "quantized": "b", "tuned": "c", "exported": "d", "bits_per_weight": 2.0,
                        "relative_output_error": 0.01, "loss": 1.0, "nll": 10.0}
         self.expected = nightly.updated({}, {"row": {"record": self.record}}, "here", "why", "1234567")
 
