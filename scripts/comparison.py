@@ -13,6 +13,7 @@ sys.path[0] = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib")
 import environment  # noqa: E402
 
 import argparse  # noqa: E402
+import hashlib  # noqa: E402
 import json  # noqa: E402
 import re  # noqa: E402
 import shlex  # noqa: E402
@@ -39,6 +40,13 @@ class Row:
     command: list[str]
     model: Path
     evaluations: dict[str, list[str]] = field(default_factory=dict)
+
+    def make_by(self, command: list[str], folder: Path) -> None:
+        """The model's file is named after its command: what was made or left off by another one is not taken for it, and
+        what is tuned from a start that changed is made again."""
+        tag = hashlib.sha256("\0".join(command).encode()).hexdigest()[:8]
+        self.model = folder / f"{self.file}-{tag}.h5"
+        self.command = [*command, "--out", str(self.model)]
 
     @property
     def file(self) -> str:
@@ -82,8 +90,7 @@ def rows(config: Record, inputs: Path, out: Path) -> list[Row]:
 
     def quantized(name: str, text: str) -> Row:
         row = Row(name, None, "", [], Path(), texts)
-        row.model = out / "models" / f"{row.file}.h5"
-        row.command = [program, "quantize", "--model", str(dense), *flags(text), *common, "--out", str(row.model)]
+        row.make_by([program, "quantize", "--model", str(dense), *flags(text), *common], out / "models")
         return row
 
     for name, text in config["starts"].items():
@@ -91,10 +98,9 @@ def rows(config: Record, inputs: Path, out: Path) -> list[Row]:
         found.append(start)
         for strategy, rates in config["strategies"].items():
             row = Row(f"{name}, {strategy}", name, strategy, [], Path(), texts)
-            row.model = out / "models" / f"{row.file}.h5"
-            row.command = [program, "tune", "--model", str(start.model), "--teacher", str(dense), "--tokens",
-                           str(inputs / config["tokens"]), "--strategy", strategy, *flags(config["tuning"]), *flags(rates),
-                           *common, "--out", str(row.model)]
+            row.make_by([program, "tune", "--model", str(start.model), "--teacher", str(dense), "--tokens",
+                         str(inputs / config["tokens"]), "--strategy", strategy, *flags(config["tuning"]), *flags(rates),
+                         *common], out / "models")
             found.append(row)
     return found + [quantized(name, text) for name, text in config["untuned"].items()]
 

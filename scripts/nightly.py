@@ -65,7 +65,8 @@ def output(*command: str) -> str:
 
 def sources() -> Record:
     """The commit, and a hash of what is changed since."""
-    changes = output("git", "diff", "HEAD") + output("git", "ls-files", "--others", "--exclude-standard")
+    added = output("git", "ls-files", "--others", "--exclude-standard").splitlines()
+    changes = output("git", "diff", "HEAD") + (output("git", "hash-object", *added) if added else "")
     return {"commit": output("git", "rev-parse", "--short", "HEAD"),
             "changes": hashlib.sha256(changes.encode()).hexdigest()[:12] if changes else ""}
 
@@ -193,6 +194,16 @@ def read_json(path: Path) -> Record:
         raise Error(f"{path}: not JSON ({error}); remove it or restore it from git") from error
 
 
+def read_history(path: Path) -> list[Record]:
+    """Earlier runs, oldest first."""
+    if not path.exists():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise Error(f"{path}: not JSON lines ({error}); remove it: trends begin anew") from error
+
+
 def minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
@@ -257,8 +268,7 @@ def main() -> None:
     now = {**sources(), "expected": hashlib.sha256(json.dumps(expected).encode()).hexdigest()[:12]}
     if state.get("sources") != now or arguments.again:
         state = {"sources": now, "stages": {}}
-    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()] \
-        if (out / "history.jsonl").exists() else []
+    history = read_history(out / "history.jsonl")
     past = {name: seconds for entry in history for name, seconds in entry["seconds"].items()}
 
     def save() -> None:

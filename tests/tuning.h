@@ -7,6 +7,9 @@
 #include "tests/files.h"
 #include "tests/model_store.h"
 
+#include <cstring>
+#include <map>
+
 /// Tuning runs on tiny models, for tests: a dense model, its quantised twin, a text, a tuner with all it stands on.
 namespace pvtune::testing {
 
@@ -156,5 +159,31 @@ protected:
 
     TemporaryFolder folder_;
 };
+
+/// The codes of every quantised matrix in a file.
+inline std::map<std::string, std::vector<std::uint8_t>> codes_of(const std::string& path) {
+    std::map<std::string, std::vector<std::uint8_t>> codes;
+    const StoreReader store(path, "");
+    for (const std::string& name : store.children("/tensors")) {
+        const std::string dataset = "/tensors/" + name + "/codes";
+        if (!store.is_group("/tensors/" + name)) continue;
+        codes[name].resize(static_cast<std::size_t>(store.info(dataset).elements()));
+        store.read(dataset, codes[name].data(), store.info(dataset).bytes());
+    }
+    return codes;
+}
+
+/// Groups whose codes differ, a matrix.
+inline std::map<std::string, std::int64_t> changed_groups(
+    const std::map<std::string, std::vector<std::uint8_t>>& before,
+    const std::map<std::string, std::vector<std::uint8_t>>& after, std::size_t books) {
+    std::map<std::string, std::int64_t> changed;
+    for (const auto& [name, codes] : before) {
+        for (std::size_t i = 0; i < codes.size(); i += books) {
+            changed[name] += std::memcmp(codes.data() + i, after.at(name).data() + i, books) != 0 ? 1 : 0;
+        }
+    }
+    return changed;
+}
 
 }  // namespace pvtune::testing

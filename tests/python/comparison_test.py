@@ -1,0 +1,75 @@
+"""scripts/comparison.py on a tiny model: rows, what is run again and what is not, table and plot."""
+
+import json
+import subprocess
+import sys
+import unittest
+from typing import Any
+
+from cli_test import ROOT, CommandLine
+
+
+class Comparison(CommandLine):
+    """One start, two strategies, one untuned row."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.config: dict[str, Any] = {
+            "model": "model.h5", "tokens": "t.h5", "texts": {"a text": "--tokens t.h5 --ctx 16"}, "common": "--threads 1",
+            "calibration": "", "tuning": "--steps 2 --batch 2 --ctx 16",
+            "strategies": {"continuous": "", "pv-ste": "--code-lr 0.1"},
+            "starts": {"aqlm 1": "--representation aqlm --code-bits 4"},
+            "untuned": {"round-to-nearest 2": "--representation scalar --code-bits 2 --group 32"},
+        }
+
+    def start(self, *arguments: str) -> subprocess.CompletedProcess:
+        (self.here / "c.json").write_text(json.dumps(self.config))
+        command = [sys.executable, str(ROOT / "scripts" / "comparison.py"), "--config", str(self.here / "c.json"),
+                   "--inputs", str(self.folder), "--out", str(self.here / "out"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+    def ran(self, *arguments: str) -> list[str]:
+        """The names of the rows that it ran."""
+        done = self.start(*arguments)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return [line.split("] ", 1)[1] for line in done.stderr.splitlines() if line.startswith("[")]
+
+    def test_rows_are_run_once_and_again_when_they_change(self) -> None:
+        tuned = ["aqlm 1, continuous", "aqlm 1, pv-ste"]
+        self.assertEqual(self.ran("--only", "pv-ste"), ["aqlm 1", "aqlm 1, pv-ste"])
+        self.assertEqual(self.ran(), ["unquantised", "aqlm 1, continuous", "round-to-nearest 2"])
+        self.assertEqual(self.ran(), [])
+        self.config["strategies"]["pv-ste"] = "--code-lr 0.2"
+        self.assertEqual(self.ran(), tuned[1:])
+        self.config["starts"]["aqlm 1"] = "--representation aqlm --code-bits 3"
+        self.assertEqual(self.ran(), ["aqlm 1", *tuned], "what is tuned from a start that changed is stale")
+
+        rows = {row["name"]: row for row in json.loads((self.here / "out" / "comparison.json").read_text())}
+        self.assertEqual(len(rows), 5)
+        self.assertEqual(rows["unquantised"]["bits_per_weight"], 16)
+        self.assertLess(rows["aqlm 1"]["model_bytes"], rows["unquantised"]["model_bytes"])
+        for row in rows.values():
+            self.assertGreater(row["perplexity"]["a text"], 1)
+        table = (self.here / "out" / "comparison.md").read_text().splitlines()
+        self.assertEqual(len(table), 2 + len(rows))
+        tuned_to = [row["perplexity"]["a text"] for row in rows.values() if row["strategy"]]
+        self.assertEqual(sum("**" in line for line in table), tuned_to.count(min(tuned_to)), "the best of the start")
+        self.assertTrue((self.here / "out" / "comparison.png").read_bytes().startswith(b"\x89PNG"))
+
+    def test_refusals(self) -> None:
+        def refused(says: str, *arguments: str) -> None:
+            done = self.start(*arguments)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(says, done.stderr.splitlines()[-1])
+            self.assertNotIn("Traceback", done.stderr)
+
+        refused("no row has such a name", "--only", "nothing")
+        refused("not a regular expression", "--only", "(")
+        self.config["starts"]["aqlm 1"] = "--representation marble"
+        refused("exit status 2 of", "--only", "aqlm 1")
+        del self.config["texts"]
+        refused("'texts' must be there")
+
+
+if __name__ == "__main__":
+    unittest.main()
