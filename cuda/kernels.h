@@ -308,9 +308,6 @@ struct DenseFactor {
     std::int64_t order = 1;
 };
 // lattice_weight.cu
-/// values [rows, columns] = X.
-template <class T>
-void decode_lattice(T* values, const LatticeView& lattice, Stream stream);
 /// weight [rows, columns] = W; of_rows, of_columns: the factors for vectors of `rows` and of `columns` elements.
 template <class T>
 void dequantize_lattice(T* weight, const LatticeView& lattice, const DenseFactor& of_rows,
@@ -318,10 +315,15 @@ void dequantize_lattice(T* weight, const LatticeView& lattice, const DenseFactor
 /// d_weight [rows, columns] becomes H diag(left) d_weight diag(right) H.
 void lattice_code_gradient(float* d_weight, const LatticeView& lattice, const DenseFactor& of_rows,
                            const DenseFactor& of_columns, void* workspace, Stream stream);
+/// target [rows, columns] = X + D with D = H diag(left) (wanted - weight) diag(right) H; scores[j] = |D|^2 over group
+/// j. target may be wanted.
+template <class T>
+void lattice_target(float* target, float* scores, const float* wanted, const T* weight, const LatticeView& lattice,
+                    const DenseFactor& of_rows, const DenseFactor& of_columns, void* workspace, Stream stream);
 /// Sets d_scale [1], d_left [rows], d_right [columns] from d_weight [rows, columns].
 void lattice_gradient(float* d_scale, float* d_left, float* d_right, const float* d_weight, const LatticeView& lattice,
                       const DenseFactor& of_rows, const DenseFactor& of_columns, void* workspace, Stream stream);
-/// Of all three.
+/// Of all four.
 std::size_t lattice_weight_workspace(std::int64_t rows, std::int64_t columns);
 // lattice_gemv.cu
 /// out [rows] = W in + bias, W never in memory; in [columns], bias [rows] f32 may be null.

@@ -15,11 +15,12 @@ constexpr int tile = 32;
 constexpr int tile_rows = 8;  // of threads
 constexpr int warps = block_threads / warp_size;
 
-/// A thread a group. scale null: 1.
-template <class T, int bytes>
+/// A thread a group. scores null: values = X. Else values becomes X + values, and scores what values had, squared and
+/// summed by group. scale null: 1.
+template <int bytes>
 __global__ void __launch_bounds__(block_threads)
-    decode_lattice_kernel(T* values, const std::uint8_t* codes, const float* scale, std::int64_t groups,
-                          const __grid_constant__ e8p::Tables constants) {
+    decode_lattice_kernel(float* values, float* scores, const std::uint8_t* codes, const float* scale,
+                          std::int64_t groups, const __grid_constant__ e8p::Tables constants) {
     __shared__ e8p::Tables tables;
     load_tables(tables, constants);
     __syncthreads();
@@ -28,15 +29,31 @@ __global__ void __launch_bounds__(block_threads)
     float point[lattice_group];
     decode_group<bytes>(point, tables.magnitudes, tables.residuals, codes + at * bytes);
     const float factor = scale != nullptr ? *scale : 1.0F;
+    float* const own = values + at * lattice_group;
+    float square = 0;
 #pragma unroll
-    for (int i = 0; i < lattice_group; ++i) point[i] *= factor;
-    T* const to = values + at * lattice_group;
+    for (int i = 0; i < lattice_group; i += lanes_of<float>) {
+        float part[lanes_of<float>] = {};
+        if (scores != nullptr) load_lanes(part, own + i);
 #pragma unroll
-    for (int i = 0; i < lattice_group; i += lanes_of<T>) {
-        float part[lanes_of<T>];
-#pragma unroll
-        for (int k = 0; k < lanes_of<T>; ++k) part[k] = point[i + k];
-        store_lanes(to + i, part);
+        for (int k = 0; k < lanes_of<float>; ++k) {
+            square += part[k] * part[k];
+            part[k] += factor * point[i + k];
+        }
+        store_lanes(own + i, part);
+    }
+    if (scores != nullptr) scores[at] = square;
+}
+
+/// out = left[row] * (wanted - weight) * right[column]; a row of blocks a row. out may be wanted.
+template <class T>
+__global__ void __launch_bounds__(block_threads)
+    scaled_difference_kernel(float* out, const float* wanted, const T* weight, const float* left, const float* right,
+                             std::int64_t columns) {
+    const std::int64_t row = blockIdx.x;
+    for (std::int64_t j = threadIdx.x; j < columns; j += block_threads) {
+        const std::int64_t at = row * columns + j;
+        out[at] = left[row] * (wanted[at] - to_float(weight[at])) * right[j];
     }
 }
 
@@ -110,12 +127,11 @@ void transpose(float* out, const float* in, std::int64_t rows, std::int64_t colu
     launch(transpose_kernel, grid, tile * tile_rows, 0, stream, out, in, rows, columns);
 }
 
-template <class T>
-void decode(T* values, const LatticeView& lattice, const float* scale, Stream stream) {
+void decode(float* values, float* scores, const LatticeView& lattice, const float* scale, Stream stream) {
     const std::int64_t groups = lattice.rows * lattice.groups;
     with_bytes(lattice.bytes, [&]<int bytes>() {
-        launch(decode_lattice_kernel<T, bytes>, static_cast<unsigned>(ceil_divide(groups, block_threads)),
-               block_threads, 0, stream, values, lattice.codes, scale, groups, e8p::tables());
+        launch(decode_lattice_kernel<bytes>, static_cast<unsigned>(ceil_divide(groups, block_threads)), block_threads,
+               0, stream, values, scores, lattice.codes, scale, groups, e8p::tables());
     });
 }
 
@@ -155,19 +171,12 @@ std::size_t lattice_weight_workspace(std::int64_t rows, std::int64_t columns) {
 }
 
 template <class T>
-void decode_lattice(T* values, const LatticeView& lattice, Stream stream) {
-    check_lattice(lattice);
-    if (lattice.rows * lattice.groups == 0) return;
-    decode(values, lattice, lattice.scale, stream);
-}
-
-template <class T>
 void dequantize_lattice(T* weight, const LatticeView& lattice, const DenseFactor& of_rows,
                         const DenseFactor& of_columns, void* workspace, Stream stream) {
     check_lattice(lattice);
     if (lattice.rows * lattice.groups == 0) return;
     const WeightWorkspace parts(workspace, lattice.rows, lattice.columns());
-    decode(parts.values, lattice, lattice.scale, stream);
+    decode(parts.values, nullptr, lattice, lattice.scale, stream);
     transform_sides(parts.values, parts.turned, lattice, of_rows, of_columns, stream);
     scale_sides(weight, parts.values, lattice, stream);
 }
@@ -181,13 +190,25 @@ void lattice_code_gradient(float* d_weight, const LatticeView& lattice, const De
     transform_sides(d_weight, parts.turned, lattice, of_rows, of_columns, stream);
 }
 
+template <class T>
+void lattice_target(float* target, float* scores, const float* wanted, const T* weight, const LatticeView& lattice,
+                    const DenseFactor& of_rows, const DenseFactor& of_columns, void* workspace, Stream stream) {
+    check_lattice(lattice);
+    if (lattice.rows * lattice.groups == 0) return;
+    const WeightWorkspace parts(workspace, lattice.rows, lattice.columns());
+    launch(scaled_difference_kernel<T>, static_cast<unsigned>(lattice.rows), block_threads, 0, stream, target, wanted,
+           weight, lattice.left, lattice.right, lattice.columns());
+    transform_sides(target, parts.turned, lattice, of_rows, of_columns, stream);
+    decode(target, scores, lattice, lattice.scale, stream);
+}
+
 void lattice_gradient(float* d_scale, float* d_left, float* d_right, const float* d_weight, const LatticeView& lattice,
                       const DenseFactor& of_rows, const DenseFactor& of_columns, void* workspace, Stream stream) {
     check_lattice(lattice);
     if (lattice.rows * lattice.groups == 0) return;
     const std::int64_t columns = lattice.columns();
     const WeightWorkspace parts(workspace, lattice.rows, columns);
-    decode<float>(parts.values, lattice, nullptr, stream);
+    decode(parts.values, nullptr, lattice, nullptr, stream);
     transform_sides(parts.values, parts.turned, lattice, of_rows, of_columns, stream);
     launch(side_products_kernel, static_cast<unsigned>(lattice.rows), block_threads, 0, stream, parts.sums, d_left,
            parts.values, d_weight, lattice);
@@ -197,9 +218,11 @@ void lattice_gradient(float* d_scale, float* d_left, float* d_right, const float
     column_sum(d_right, static_cast<const float*>(parts.values), lattice.rows, columns, parts.rest, stream);
 }
 
-template void decode_lattice(float*, const LatticeView&, Stream);
-template void decode_lattice(bf16*, const LatticeView&, Stream);
 template void dequantize_lattice(float*, const LatticeView&, const DenseFactor&, const DenseFactor&, void*, Stream);
 template void dequantize_lattice(bf16*, const LatticeView&, const DenseFactor&, const DenseFactor&, void*, Stream);
+template void lattice_target(float*, float*, const float*, const float*, const LatticeView&, const DenseFactor&,
+                             const DenseFactor&, void*, Stream);
+template void lattice_target(float*, float*, const float*, const bf16*, const LatticeView&, const DenseFactor&,
+                             const DenseFactor&, void*, Stream);
 
 }  // namespace pvtune::cuda

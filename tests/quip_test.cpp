@@ -2,6 +2,8 @@
 #include "host/quant/quip.h"
 
 #include "host/quant/quantize_matrix.h"
+#include "host/tune/subspace.h"
+#include "host/tune/v_step.h"
 #include "io/error.h"
 #include "tests/files.h"
 #include "tests/tensors.h"
@@ -138,14 +140,20 @@ TEST_F(Quip, CodeSpaceIsWhereGroupsAreAssigned) {
     const std::vector<float> weight = gaussian(24 * 40, 14);
     const auto matrix = quantize(weight, 24, two_bits);
     Ops& ops = backend->ops();
+    const OwnedTensor decoded(DType::f32, {24, 40});
+    const OwnedTensor scores(DType::f32, {120});
+    // Of nothing else than W the target is what the codes stand for.
+    const auto decode = [&](Tensor values) {
+        matrix->dequantize(ops, decoded);
+        matrix->target_to_code_space(ops, values, scores, decoded, decoded);
+    };
     OwnedTensor before(DType::f32, {24, 40});
-    matrix->decode(ops, before);
+    decode(before);
     // What was quantised, in code space: the nearest codes are there already.
     OwnedTensor target(DType::f32, {24, 40});
     std::copy(weight.begin(), weight.end(), target->as<float>());
+    matrix->target_to_code_space(ops, target, scores, target, decoded);
     OwnedTensor now(DType::f32, {24, 40});
-    matrix->to_code_space(ops, now, target);  // signs: gradients go to code space as weights do
-    EXPECT_TRUE(same_bits(now, before));
     OwnedTensor groups(DType::u32, {120});
     groups.fill([next = 0]() mutable { return next++; });
     OwnedTensor changed(DType::u8, {120});
@@ -158,14 +166,58 @@ TEST_F(Quip, CodeSpaceIsWhereGroupsAreAssigned) {
     // Others all go to the target's codes, and come back.
     for (std::int64_t i = 0; i < 960; ++i) target->as<float>()[i] *= -1;
     matrix->assign(ops, changed, target, groups, 1);
-    matrix->decode(ops, now);
+    decode(now);
     EXPECT_LT(relative_error(now, values_of(target)), 0.5);
     OwnedTensor change(DType::f32, {120});
     matrix->code_change(ops, change, saved, groups);
     for (const double value : values_of(change)) EXPECT_GT(value, 0);
     matrix->restore_codes(ops, saved, groups, OwnedTensor(DType::u8, {120}));
-    matrix->decode(ops, now);
+    decode(now);
     EXPECT_TRUE(same_bits(now, before));
+}
+
+TEST_F(Quip, AVStepMovesEveryWeightAlikeAndItsCodesFollow) {
+    constexpr std::int64_t rows = 24, columns = 40, groups = rows * columns / 8;
+    Model model;
+    model.blocks.resize(1);
+    Matrix& matrix = model.blocks[0].matrices[0];
+    matrix.rows = rows;
+    matrix.columns = columns;
+    matrix.weight = backend->arena().allocate("weights", DType::f32, {rows, columns});
+    matrix.quantized = quantize(gaussian(rows * columns, 15), rows, two_bits);
+    matrix.quantized->dequantize(backend->ops(), matrix.weight);
+    const Values before = values_of(matrix.weight);
+    // An input with huge activations: its column of gradients is most of every group's between the transforms.
+    OwnedTensor gradient = random_tensor(DType::f32, {rows, columns}, 16);
+    for (std::int64_t row = 0; row < rows; ++row) gradient->as<float>()[row * columns + 3] *= 1000;
+    const Values g = values_of(gradient);
+
+    TuneSettings settings;
+    settings.strategy = Strategy::pv_ste;
+    settings.code_rate = 0.3F;
+    settings.tau = 1;
+    VState state = allocate_v_state(backend->arena(), matrix, settings);
+    state.score_squares = backend->arena().allocate("record", DType::f64, {1});
+    state.predicted = backend->arena().allocate("record", DType::f64, {1});
+    state.changed = backend->arena().allocate("record", DType::u32, {1});
+    const VScratch scratch = allocate_v_scratch(backend->arena(), model, settings);
+    start_v_state(backend->ops(), matrix, state, scratch);
+    v_step(backend->ops(), matrix, state, scratch, settings, {gradient, 1, 1, 1, groups});
+
+    // The first update is a sign, scaled to the matrix's norm.
+    const double step = 0.3 * std::sqrt(dot(before, before) / static_cast<double>(before.size()));
+    Values wanted = before;
+    for (std::size_t i = 0; i < wanted.size(); ++i) wanted[i] -= g[i] > 0 ? step : -step;
+    EXPECT_LT(relative_error(state.buffer, wanted), 1e-5);
+    const auto changed = *state.changed.as<std::uint32_t>();
+    EXPECT_GT(changed, 0);
+    EXPECT_LT(changed, groups);
+    // The way of the codes is that of the buffer in part, and what the ledger says of it.
+    Values way = weights(*matrix.quantized);
+    for (std::size_t i = 0; i < way.size(); ++i) way[i] -= before[i];
+    for (std::size_t i = 0; i < wanted.size(); ++i) wanted[i] -= before[i];
+    EXPECT_GT(dot(way, wanted) / std::sqrt(dot(way, way) * dot(wanted, wanted)), 0.5);
+    EXPECT_NEAR(*state.predicted.as<double>() / dot(way, g), 1, 1e-4);
 }
 
 class QuipFile : public Quip {

@@ -231,8 +231,6 @@ public:
     // ---- E8P codes behind Hadamard transforms
     /// Every vector of the last dimension of values (f32) becomes its transform (host/backend/hadamard.h), in place.
     virtual void hadamard_transform(Tensor values) = 0;
-    /// values [out, in] f32 or bf16 = X.
-    virtual void decode_lattice(Tensor values, const LatticeCodes& lattice) = 0;
     /// weight [out, in] f32 or bf16 = W.
     virtual void dequantize_lattice(Tensor weight, const LatticeCodes& lattice) = 0;
     /// out [1, rows] = in [1, columns] * W^T + bias [rows] f32 (may be empty): in is transformed, multiplied with the
@@ -243,6 +241,12 @@ public:
                                   const LatticeCodes& lattice) = 0;
     /// d_weight f32 [out, in], the gradient of W, becomes that of X: H diag(left) d_weight diag(right) H.
     virtual void lattice_code_gradient(Tensor d_weight, const LatticeCodes& lattice) = 0;
+    /// A V step's target, from that of W to that of X: target = X + D with D = H diag(left) (wanted - weight)
+    /// diag(right) H, and scores[j] = |D|^2 over group j. target and wanted f32 [out, in] (may be one), weight (W as
+    /// the model has it) f32 or bf16, scores f32 [groups]. Back from X by the transpose of its way to W: with signs
+    /// that is the inverse, and where training took left and right from +-1 nothing is divided by one that came near 0.
+    virtual void lattice_target(Tensor target, Tensor scores, Tensor wanted, Tensor weight,
+                                const LatticeCodes& lattice) = 0;
     /// New codes for the groups groups[i] (as for assign_additive): the nearest E8P point to target / scale (target f32
     /// [out, in], of X), then the nearest to the residual; only where that is nearer than the present codes.
     virtual void assign_lattice(const LatticeCodes& lattice, Tensor changed, Tensor target, Tensor groups) = 0;

@@ -22,6 +22,12 @@ void add_lattice_entries(Registry& registry, const BenchSetting& setting) {
                             const Tensor values = operands.random(DType::f32, {s.intermediate, s.width});
                             return {[=] { setting.ops().hadamard_transform(values); }, bytes_of({values, values})};
                         }});
+    registry.push_back({"lattice_code_gradient", "", "", [=](Operands& operands) -> BenchCall {
+                            const LatticeCodes matrix = lattice_matrix(operands, s, 2);
+                            const Tensor d_weight = operands.random(DType::f32, {s.intermediate, s.width});
+                            return {[=] { setting.ops().lattice_code_gradient(d_weight, matrix); },
+                                    bytes_of({d_weight, d_weight, matrix.left, matrix.right})};
+                        }});
     for (const std::int64_t bits : {2, 3, 4}) {
         const auto add = [&](const std::string& op, std::function<BenchCall(Operands&)> make) {
             registry.push_back({op + "_" + std::to_string(bits) + "bit", "", "", std::move(make)});
@@ -47,6 +53,15 @@ void add_lattice_entries(Registry& registry, const BenchSetting& setting) {
             const Tensor d_right = operands.fresh(DType::f32, {s.width});
             return {[=] { setting.ops().lattice_gradient(d_scale, d_left, d_right, d_weight, matrix); },
                     bytes_of({matrix.codes, d_weight, d_left, d_right})};
+        });
+        add("lattice_target", [=](Operands& operands) -> BenchCall {
+            const LatticeCodes matrix = lattice_matrix(operands, s, bits);
+            const Tensor wanted = operands.random(DType::f32, {s.intermediate, s.width});
+            const Tensor weight = operands.random(setting.precision, {s.intermediate, s.width});
+            const Tensor target = operands.fresh(DType::f32, {s.intermediate, s.width});
+            const Tensor scores = operands.fresh(DType::f32, {group_count(s)});
+            return {[=] { setting.ops().lattice_target(target, scores, wanted, weight, matrix); },
+                    bytes_of({matrix.codes, wanted, weight, target, scores})};
         });
         add("assign_lattice", [=](Operands& operands) -> BenchCall {
             const LatticeCodes matrix = lattice_matrix(operands, s, bits);

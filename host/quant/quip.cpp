@@ -83,11 +83,6 @@ void QuipRepresentation::backward(Ops& ops, std::span<const Tensor> gradients, T
     ops.lattice_gradient(gradients[0], gradients[1], gradients[2], d_weight, lattice_);
 }
 
-void QuipRepresentation::to_code_space(Ops& ops, Tensor weight, Tensor d_weight) const {
-    ops.decode_lattice(weight, lattice_);
-    ops.lattice_code_gradient(d_weight, lattice_);
-}
-
 void QuipRepresentation::assign(Ops& ops, Tensor changed, Tensor target, Tensor groups, int) {
     ops.assign_lattice(lattice_, changed, target, groups);
 }

@@ -7,7 +7,7 @@ namespace pvtune {
 
 /// W = diag(left) H (scale * decode(codes)) H diag(right): E8P codes of the matrix between two Hadamard transforms
 /// ("quip"; QuIP#, Tseng et al. 2024). One scale a matrix: after the transforms all rows have nearly the same norm.
-/// Codes stand for the matrix X between the transforms, so that V steps work there.
+/// Codes stand for the matrix X between the transforms: V steps seek them there.
 class QuipRepresentation : public Representation {
 public:
     /// Allocates in the arena of the run, all zero. signs: whether left and right are stored in 1 bit each or in 16.
@@ -25,8 +25,13 @@ public:
     }
     std::vector<ContinuousParameter> parameters() const override;
     void backward(Ops& ops, std::span<const Tensor> gradients, Tensor d_weight) const override;
-    void decode(Ops& ops, Tensor values) const override { ops.decode_lattice(values, lattice_); }
-    void to_code_space(Ops& ops, Tensor weight, Tensor d_weight) const override;
+    bool has_code_space() const override { return true; }
+    void target_to_code_space(Ops& ops, Tensor target, Tensor scores, Tensor wanted, Tensor weight) const override {
+        ops.lattice_target(target, scores, wanted, weight, lattice_);
+    }
+    void gradient_to_code_space(Ops& ops, Tensor d_weight) const override {
+        ops.lattice_code_gradient(d_weight, lattice_);
+    }
     /// beam has no meaning here.
     void assign(Ops& ops, Tensor changed, Tensor target, Tensor groups, int beam) override;
     DType code_dtype() const override { return DType::u8; }

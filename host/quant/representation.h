@@ -42,12 +42,15 @@ public:
     virtual void backward(Ops& ops, std::span<const Tensor> gradients, Tensor d_weight) const = 0;
 
     /// Codes stand for groups of a matrix [rows, columns] that is W itself or (quip) one that W is a linear transform
-    /// of: "code space", where V steps work. decode: what the codes stand for, f32 or bf16; it is W but for those
-    /// others.
-    virtual void decode(Ops& ops, Tensor values) const { dequantize(ops, values); }
-    /// Takes what a V step reads to code space, in place: weight (W) becomes what decode() gives, d_weight (f32) the
-    /// gradient with respect to that.
-    virtual void to_code_space(Ops& /*ops*/, Tensor /*weight*/, Tensor /*d_weight*/) const {}
+    /// of: "code space", where new codes are sought. Moments and targets of V steps are of W: behind a transform a
+    /// direction in which the loss is steep lies in all groups of a row, and updates of a size for every weight add up
+    /// in it.
+    virtual bool has_code_space() const { return false; }
+    /// Where it has: target f32 and scores f32 [groups] in code space from a wanted W f32 (may be target's memory) and
+    /// W itself (Ops::lattice_target); and d_weight, in place, the gradient there.
+    virtual void target_to_code_space(Ops&, Tensor /*target*/, Tensor /*scores*/, Tensor /*wanted*/,
+                                      Tensor /*weight*/) const {}
+    virtual void gradient_to_code_space(Ops&, Tensor /*d_weight*/) const {}
 
     /// New codes for the chosen groups, the nearest to target f32 [rows, columns] in code space; groups u32 [n];
     /// changed u8 [n].

@@ -31,7 +31,8 @@ struct Search {
     Representation& quantized;
     const TuneSettings& settings;
     const VTurn& turn;
-    Tensor target;    ///< f32 [rows, columns]
+    Tensor wanted;    ///< f32 [rows, columns], of W
+    Tensor target;    ///< the same where W's own groups have codes, else in code space
     Tensor scores;    ///< f32 [groups]
     Tensor selected;  ///< u32 [searched]
     Tensor changed;   ///< u8 [searched]
@@ -46,10 +47,14 @@ void set_target(const Search& search, const Matrix& matrix, const VState& state)
     v.beta2 = settings.code_beta2;
     v.lamb = settings.lamb;
     v.step = search.turn.update;
-    search.ops.moment_and_score(search.target, search.scores, state.second_moment, search.turn.gradient,
+    search.ops.moment_and_score(search.wanted, search.scores, state.second_moment, search.turn.gradient,
                                 settings.straight_through() ? state.buffer : matrix.weight, matrix.weight,
                                 search.quantized.group(), v);
-    if (settings.narrow_buffer) search.ops.convert_by_chance(state.buffer, search.target, ~search.turn.seed);
+    if (settings.narrow_buffer) search.ops.convert_by_chance(state.buffer, search.wanted, ~search.turn.seed);
+    if (search.quantized.has_code_space()) {
+        search.quantized.target_to_code_space(search.ops, search.target, search.scores, search.wanted, matrix.weight);
+        search.quantized.gradient_to_code_space(search.ops, search.turn.gradient);
+    }
     search.ops.sum_of_squares(state.score_squares, search.scores);
 }
 
@@ -165,6 +170,7 @@ VScratch allocate_v_scratch(Arena& arena, const Model& model, const TuneSettings
     std::int64_t groups = 0;
     std::int64_t searched = 0;
     std::int64_t code_bytes = 0;
+    bool beside_buffers = !settings.straight_through() || settings.narrow_buffer;
     const std::int64_t total = model_budget(model, settings);
     for (const Block& block : model.blocks) {
         for (const Matrix& matrix : block.matrices) {
@@ -173,6 +179,7 @@ VScratch allocate_v_scratch(Arena& arena, const Model& model, const TuneSettings
             const bool shared = settings.subspace == Subspace::layer_budget;
             const std::int64_t most = shared ? std::min(own, total) : v_budget(own, settings);
             elements = std::max(elements, matrix.rows * matrix.columns);
+            beside_buffers = beside_buffers || matrix.quantized->has_code_space();
             groups = std::max(groups, own);
             searched = std::max(searched, searched_groups(own, most, settings));
             code_bytes =
@@ -183,7 +190,7 @@ VScratch allocate_v_scratch(Arena& arena, const Model& model, const TuneSettings
     const bool by_chance = settings.subspace == Subspace::sample || settings.subspace == Subspace::random;
     const bool rounding = settings.strategy == Strategy::stochastic_rounding;
     VScratch scratch;
-    if (!settings.straight_through() || settings.narrow_buffer) scratch.target = allocate(DType::f32, elements);
+    if (beside_buffers) scratch.target = allocate(DType::f32, elements);
     scratch.scores = allocate(DType::f32, groups);
     if (by_chance) scratch.keys = allocate(DType::f32, groups);
     if (settings.subspace == Subspace::eager) scratch.changes = allocate(DType::u32, groups);
@@ -200,7 +207,7 @@ VScratch allocate_v_scratch(Arena& arena, const Model& model, const TuneSettings
 }
 
 void start_v_state(Ops& ops, const Matrix& matrix, const VState& state, const VScratch& scratch) {
-    if (!state.buffer.empty()) matrix.quantized->decode(ops, state.buffer);
+    if (!state.buffer.empty()) matrix.quantized->dequantize(ops, state.buffer);
     if (!state.mean_gradient.empty()) ops.fill_zero(state.mean_gradient);
     if (!state.history.empty()) gather_everyone(ops, *matrix.quantized, state.history, scratch);
 }
@@ -210,17 +217,19 @@ void v_step(Ops& ops, Matrix& matrix, const VState& state, const VScratch& scrat
     Representation& quantized = *matrix.quantized;
     const std::int64_t groups = quantized.groups();
     const std::int64_t searched = searched_groups(groups, turn.budget, settings);
+    const bool of_buffer = settings.straight_through() && !settings.narrow_buffer;
+    const Tensor wanted = of_buffer ? state.buffer : as_matrix(scratch.target, matrix);
     const Search search{ops,
                         quantized,
                         settings,
                         turn,
-                        scratch.target.empty() ? state.buffer : as_matrix(scratch.target, matrix),
+                        wanted,
+                        quantized.has_code_space() ? as_matrix(scratch.target, matrix) : wanted,
                         scratch.scores.rows(0, groups),
                         scratch.selected.rows(0, searched),
                         scratch.changed.rows(0, searched),
                         codes_of(scratch.saved, quantized, searched)};
     if (!state.before.empty()) gather_everyone(ops, quantized, state.before, scratch);
-    quantized.to_code_space(ops, matrix.weight, turn.gradient);
     set_target(search, matrix, state);
     if (!state.histogram.empty()) ops.score_histogram(state.histogram, search.scores);
     if (settings.subspace == Subspace::eager) rank_eager_changes(search, state, scratch.changes.rows(0, groups));

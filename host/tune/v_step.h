@@ -24,7 +24,7 @@ struct VState {
 
 /// Buffers that the V steps of all matrices share, for the largest of them; empty where the settings need none.
 struct VScratch {
-    Tensor target;                  ///< f32; a straight-through buffer in f32 is its own target
+    Tensor target;                  ///< f32; a straight-through buffer in f32 is its own target, but for code spaces
     Tensor scores, keys;            ///< f32 [groups]
     Tensor changes;                 ///< u32 [groups]
     Tensor everyone;                ///< u32 [groups]
@@ -52,8 +52,8 @@ struct VTurn {
 };
 
 /// One V step on a quantised matrix: section 3 of the design, "One PV step", by any strategy of section 4.
-/// matrix.weight must hold the dequantised weights that the gradient was taken at; both are left in code space
-/// (Representation::to_code_space).
+/// matrix.weight must hold the dequantised weights that the gradient was taken at; where the representation has a code
+/// space the gradient is left in it.
 /// Leaves what `state` reports for a look at the end of the tuning step.
 void v_step(Ops& ops, Matrix& matrix, const VState& state, const VScratch& scratch, const TuneSettings& settings,
             const VTurn& turn);

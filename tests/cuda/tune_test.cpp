@@ -66,9 +66,7 @@ TEST_F(CudaTuning, QuipGivesTheLossesOfTheCpu) {
     write_models(untied_config, {"quip", 1, 3, 8});
     TuneSettings settings = settings_of(Strategy::pv_ste);
     settings.trust_ratio = 10;  // bounds nothing, but goes through all of its operations
-    // The first update is the sign of the gradient, which in code space is a sum all of whose digits may cancel: there
-    // it is that of the rounding, and some groups go another way (measured: 0.4 % of the second loss).
-    compare(settings, DType::f32, 1e-2);
+    compare(settings, DType::f32, 1e-4);
 }
 
 TEST_F(CudaTuning, RepeatsAndResumesBitForBit) {

@@ -179,7 +179,6 @@ public:
         cpu::note_returns(returned, history, now, before, groups);
     }
     void hadamard_transform(Tensor values) override { cpu::hadamard_transform(values); }
-    void decode_lattice(Tensor values, const LatticeCodes& lattice) override { cpu::decode_lattice(values, lattice); }
     void dequantize_lattice(Tensor weight, const LatticeCodes& lattice) override {
         cpu::dequantize_lattice(weight, lattice);
     }
@@ -192,6 +191,10 @@ public:
     }
     void lattice_code_gradient(Tensor d_weight, const LatticeCodes& lattice) override {
         cpu::lattice_code_gradient(d_weight, lattice);
+    }
+    void lattice_target(Tensor target, Tensor scores, Tensor wanted, Tensor weight,
+                        const LatticeCodes& lattice) override {
+        cpu::lattice_target(target, scores, wanted, weight, lattice);
     }
     void assign_lattice(const LatticeCodes& lattice, Tensor changed, Tensor target, Tensor groups) override {
         cpu::assign_lattice(lattice, changed, target, groups);

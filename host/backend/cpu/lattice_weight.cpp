@@ -37,16 +37,16 @@ void for_rows(const Sizes& sizes, const Body& body) {
     });
 }
 
-template <class T>
-void decode(T* values, const LatticeCodes& lattice, float scale) {
+/// Calls body(flat index, its point of scale 1) for every group, in parallel by rows.
+template <class Body>
+void for_points(const LatticeCodes& lattice, const Body& body) {
     const Sizes sizes(lattice);
     const auto* codes = lattice.codes.as<std::uint8_t>();
     for_rows(sizes, [&](std::int64_t row) {
         for (std::int64_t at = row * sizes.groups; at < (row + 1) * sizes.groups; ++at) {
             float point[group];
             decode_group(point, codes + at * sizes.bytes, sizes.bytes);
-#pragma omp simd
-            for (std::int64_t i = 0; i < group; ++i) values[at * group + i] = from_float<T>(scale * point[i]);
+            body(at, point);
         }
     });
 }
@@ -55,17 +55,16 @@ void decode(T* values, const LatticeCodes& lattice, float scale) {
 float* transformed_codes(const LatticeCodes& lattice, float scale) {
     const Sizes sizes(lattice);
     float* values = matrix_scratch(sizes);
-    decode(values, lattice, scale);
+    for_points(lattice, [&](std::int64_t at, const float* point) {
+#pragma omp simd
+        for (std::int64_t i = 0; i < group; ++i) values[at * group + i] = scale * point[i];
+    });
     transform_rows(values, sizes.rows, sizes.columns);
     transform_columns(values, sizes.rows, sizes.columns);
     return values;
 }
 
 }  // namespace
-
-void decode_lattice(Tensor values, const LatticeCodes& lattice) {
-    with_float_type(values.dtype, [&]<class T>() { decode(values.as<T>(), lattice, *lattice.scale.as<float>()); });
-}
 
 void dequantize_lattice(Tensor weight, const LatticeCodes& lattice) {
     const Sizes sizes(lattice);
@@ -96,6 +95,31 @@ void lattice_code_gradient(Tensor d_weight, const LatticeCodes& lattice) {
     });
     transform_rows(values, sizes.rows, sizes.columns);
     transform_columns(values, sizes.rows, sizes.columns);
+}
+
+void lattice_target(Tensor target, Tensor scores, Tensor wanted, Tensor weight, const LatticeCodes& lattice) {
+    const Sizes sizes(lattice);
+    assert(target.elements() == sizes.elements() && wanted.elements() == sizes.elements());
+    assert(weight.elements() == sizes.elements() && scores.elements() == sizes.rows * sizes.groups);
+    auto* values = target.as<float>();
+    const auto* goal = wanted.as<float>();
+    with_float_type(weight.dtype, [&]<class T>() {
+        const T* now = weight.as<T>();
+#pragma omp parallel for schedule(static)
+        for (std::int64_t i = 0; i < sizes.elements(); ++i) values[i] = goal[i] - to_float(now[i]);
+    });
+    lattice_code_gradient(target, lattice);
+    const float scale = *lattice.scale.as<float>();
+    auto* squares = scores.as<float>();
+    for_points(lattice, [&](std::int64_t at, const float* point) {
+        float* own = values + at * group;
+        float sum = 0;
+        for (std::int64_t i = 0; i < group; ++i) {
+            sum += own[i] * own[i];
+            own[i] += scale * point[i];
+        }
+        squares[at] = sum;
+    });
 }
 
 void lattice_gradient(Tensor d_scale, Tensor d_left, Tensor d_right, Tensor d_weight, const LatticeCodes& lattice) {

@@ -55,12 +55,12 @@ void rows_differ(Tensor differ, Tensor a, Tensor b);
 void note_returns(Tensor returned, Tensor history, Tensor now, Tensor before, Tensor groups);
 
 void hadamard_transform(Tensor values);
-void decode_lattice(Tensor values, const LatticeCodes& lattice);
 void dequantize_lattice(Tensor weight, const LatticeCodes& lattice);
 /// Ops::linear_from_lattice.
 void lattice_gemv(Tensor out, Tensor in, const LatticeCodes& lattice, Tensor bias);
 void lattice_gradient(Tensor d_scale, Tensor d_left, Tensor d_right, Tensor d_weight, const LatticeCodes& lattice);
 void lattice_code_gradient(Tensor d_weight, const LatticeCodes& lattice);
+void lattice_target(Tensor target, Tensor scores, Tensor wanted, Tensor weight, const LatticeCodes& lattice);
 void assign_lattice(const LatticeCodes& lattice, Tensor changed, Tensor target, Tensor groups);
 void lattice_change(Tensor change, const LatticeCodes& lattice, Tensor saved, Tensor groups);
 void lattice_product(Tensor product, const LatticeCodes& lattice, Tensor matrix, Tensor saved, Tensor groups);

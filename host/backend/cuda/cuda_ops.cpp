@@ -362,10 +362,6 @@ public:
         cuda::hadamard_transform(values.as<float>(), values.elements() / size, size, factor.matrix, factor.order,
                                  stream_);
     }
-    void decode_lattice(Tensor values, const LatticeCodes& lattice) override {
-        with_float_type(values.dtype,
-                        [&]<class T>() { cuda::decode_lattice(values.as<T>(), view_of(lattice), stream_); });
-    }
     void dequantize_lattice(Tensor weight, const LatticeCodes& lattice) override {
         with_lattice(lattice, [&](const auto&... view) {
             with_float_type(weight.dtype,
@@ -390,6 +386,15 @@ public:
     void lattice_code_gradient(Tensor d_weight, const LatticeCodes& lattice) override {
         with_lattice(lattice,
                      [&](const auto&... view) { cuda::lattice_code_gradient(d_weight.as<float>(), view..., stream_); });
+    }
+    void lattice_target(Tensor target, Tensor scores, Tensor wanted, Tensor weight,
+                        const LatticeCodes& lattice) override {
+        with_lattice(lattice, [&](const auto&... view) {
+            with_float_type(weight.dtype, [&]<class T>() {
+                cuda::lattice_target(target.as<float>(), scores.as<float>(), wanted.as<float>(), weight.as<T>(),
+                                     view..., stream_);
+            });
+        });
     }
     void assign_lattice(const LatticeCodes& lattice, Tensor changed, Tensor target, Tensor groups) override {
         cuda::assign_lattice(view_of(lattice), changed.as<std::uint8_t>(), target.as<float>(),
