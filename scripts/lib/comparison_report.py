@@ -11,6 +11,7 @@ from files import replaced, write_text
 Record = dict[str, Any]
 _COLOURS = {"aqlm": "#1f5fa8", "vq": "#7a4b9c", "quip": "#2c7d4f", "scalar": "#c4501b", "round-to-nearest": "#8c8c8c",
             "GPTQ": "#8a6d1a"}
+_FAR = 10  # times the lowest perplexity
 
 
 def write_report(records: list[Record], out: Path) -> None:
@@ -50,7 +51,8 @@ def _number(value: float) -> str:
 
 
 def draw(records: list[Record], path: Path) -> None:
-    """Model bytes against perplexity on the first text: starts hollow, the best strategy of each filled."""
+    """Model bytes against perplexity on the first text: starts hollow, tuned models filled; models that are far from
+    useful sit on the upper edge with their perplexity beside them."""
     # matplotlib keeps a list of the machine's fonts; it belongs with what was built, not in the user's home.
     os.environ.setdefault("MPLCONFIGDIR", os.path.join(environment.ROOT, "build", "cache", "matplotlib"))
     Path(os.environ["MPLCONFIGDIR"]).mkdir(parents=True, exist_ok=True)
@@ -58,11 +60,13 @@ def draw(records: list[Record], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
     text = next(iter(records[0]["perplexity"]))
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    top = _FAR * min(record["perplexity"][text] for record in records)
     named = set()
+    far = 0
     for record in records:
         family = (record["start"] or record["name"]).rsplit(" ", 1)[0]
         x, y = record["model_bytes"] / 1e6, record["perplexity"][text]
@@ -74,20 +78,27 @@ def draw(records: list[Record], path: Path) -> None:
         colour = _COLOURS.get(family, "#44606e")
         tuned = bool(record["strategy"])
         label = f"{family}, {'tuned' if tuned else 'not tuned'}"
-        axes.scatter([x], [y], s=36, color=colour if tuned else "none", edgecolors=colour,
-                     label=None if label in named else label)
+        axes.scatter([x], [min(y, top)], s=36, marker="^" if y > top else "o", color=colour if tuned else "none",
+                     edgecolors=colour, clip_on=False, label=None if label in named else label)
+        if y > top:
+            axes.annotate(f"{family} {y:,.0f}", (x, top), xytext=(7, -3 - 9 * far), textcoords="offset points",
+                          fontsize=7, color=colour)
+            far += 1
         named.add(label)
-    tuned = sorted((r["model_bytes"] / 1e6, r["perplexity"][text]) for r in records if r["command"])
+    tuned = sorted((r["model_bytes"] / 1e6, min(r["perplexity"][text], top)) for r in records if r["command"])
     front: list[tuple[float, float]] = []
     for x, y in tuned:
         if not front or y < front[-1][1]:
             front.append((x, y))
     axes.step([x for x, _ in front], [y for _, y in front], where="post", color="#b0b0b0", linewidth=1, zorder=0)
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_locator(FixedLocator([a * 10**b for b in range(1, 5) for a in (1, 1.5, 2, 3, 4, 5, 7)]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axes.set_ylim(top=top)
     axes.set_xlabel("model, MB (what stays dense in 16 bits)")
     axes.set_ylabel(f"perplexity, {text}")
-    axes.set_title("Size and perplexity", loc="left", fontsize=12, fontweight="bold")
+    axes.set_title("Size and perplexity", loc="left", fontsize=12, fontweight="bold", pad=12)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, which="major", color="#d9d9d9", linewidth=0.7)
     axes.set_axisbelow(True)
