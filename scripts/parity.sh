@@ -1,8 +1,8 @@
 #!/bin/bash
-# Compares pvtune with PyTorch and transformers: runs tests/parity/*_parity.py; the last line is `N passed, N failed`.
+# Compares pvtune with PyTorch, transformers, llama.cpp: runs tests/parity/*_parity.py; the last line is `N passed, N failed`.
 #   scripts/parity.sh            all of them (`make parity` builds pvtune first)
 #   scripts/parity.sh REGEX      only the files whose name matches, e.g. famil
-#   scripts/parity.sh --environment   only make the Python environment, build/parity-venv (4.3 GB), as the first run does
+#   scripts/parity.sh --environment   only make the Python environment, build/parity-venv (5 GB), as the first run does
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -16,7 +16,7 @@ case ${1:-} in
 esac
 [[ -x build/venv/bin/python ]] || die "build/venv/bin/python is not there: run make setup"
 source scripts/lib/pip_environment.sh
-make_environment build/parity-venv third_party/requirements-parity.txt 8 torch transformers h5py gguf xxhash
+make_environment build/parity-venv third_party/requirements-parity.txt 10 torch transformers h5py gguf xxhash xllamacpp gptqmodel
 [[ ${1:-} != --environment ]] || exit 0
 [[ -x build/pvtune ]] || die "build/pvtune is not there: run make build"
 
