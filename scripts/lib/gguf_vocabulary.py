@@ -38,6 +38,7 @@ def add_vocabulary(writer: Any, folder: Path, size: int) -> None:
     writer.add_token_list(tokens)
     if sentencepiece:
         writer.add_token_scores(merge_scores(model["merges"], tokens))
+        writer.add_add_space_prefix(space_prefix(tokenizer))
     writer.add_token_types(token_types(tokenizer, tokens))
     special = gguf.SpecialVocab(folder, load_merges=not sentencepiece, n_vocab=len(tokens))
     special.add_to_gguf(writer, quiet=True)
@@ -76,6 +77,19 @@ def merge_scores(merges: list[Any], tokens: list[str]) -> list[float]:
     for index, merge in enumerate(merges):
         rank.setdefault("".join(merge.split(" ") if isinstance(merge, str) else merge), index)
     return [-float(rank.get(token, 0)) for token in tokens]
+
+
+def space_prefix(tokenizer: dict[str, Any]) -> bool:
+    """Whether a text gets a space in front, which llama.cpp takes for granted where the file does not say."""
+    rules = [tokenizer.get("normalizer") or {}, tokenizer.get("pre_tokenizer") or {}]
+    while rules:
+        rule = rules.pop()
+        rules += [*rule.get("normalizers", ()), *rule.get("pretokenizers", ())]
+        if rule.get("type") == "Prepend":
+            return True
+        if rule.get("type") == "Metaspace":
+            return rule.get("prepend_scheme", "always" if rule.get("add_prefix_space", True) else "never") != "never"
+    return False
 
 
 def pre_tokenizer(tokenizer: dict[str, Any], path: Path) -> str:

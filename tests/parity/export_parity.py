@@ -10,20 +10,17 @@ os.environ["TORCHDYNAMO_DISABLE"] = "1"
 
 import json  # noqa: E402
 import unittest  # noqa: E402
-from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import aqlm  # noqa: E402
 import h5py  # noqa: E402
 import torch  # noqa: E402
-from exported import BOUND, ExportTest  # noqa: E402
+from exported import BOUND, DEMO, ExportTest, needs_demo  # noqa: E402
 from gptqmodel.nn_modules.qlinear.torch import TorchLinear  # noqa: E402
-from support import ROOT  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPTQConfig  # noqa: E402
 
 # What f16 leaves of the embedding, the head and the norms (2^-12 of each), seen in the logits.
 ROUNDED = 3e-3
-DEMO = Path(os.environ.get("PVTUNE_DEMO", ROOT / "out" / "demo"))
 
 
 class ExportParity(ExportTest):
@@ -88,7 +85,7 @@ class ExportParity(ExportTest):
     def test_gptq_of_8_bits_in_whole_rows(self) -> None:
         self.check_gptq(8, group=0)
 
-    @unittest.skipUnless((DEMO / "tuned.h5").is_file(), "out/demo is not there: run `make demo`")
+    @needs_demo
     def test_perplexity_of_the_demo(self) -> None:
         """SmolLM2 at 2 bits: the size within 2 % of the accounted bits, the perplexity within 0.5 %."""
         windows, length = 2, 128

@@ -1,7 +1,9 @@
 """What the tests of exports share: a tiny model quantised, tuned and exported as a user does it."""
 
 import json
+import os
 import sys
+import unittest
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ BOUND = 1e-4
 SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
          "num_key_value_heads": 2, "vocab_size": 265, "tie_word_embeddings": True}
 SEQUENCES, LENGTH = 2, 19
+DEMO = Path(os.environ.get("PVTUNE_DEMO", ROOT / "out" / "demo"))
+needs_demo = unittest.skipUnless((DEMO / "tuned.h5").is_file(), "out/demo is not there: run `make demo`")
 
 
 def write_tokenizer(folder: Path) -> None:

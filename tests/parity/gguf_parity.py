@@ -7,7 +7,7 @@ from typing import Any
 
 import h5py
 import torch
-from exported import BOUND, SIZES, ExportTest
+from exported import BOUND, DEMO, SIZES, ExportTest, needs_demo
 from llama_cpp import LlamaCpp, compute_as_llama_cpp
 from make_goldens import build_model, config_of
 from support import ROOT
@@ -100,6 +100,23 @@ class GgufParity(ExportTest):
         expected = AutoTokenizer.from_pretrained(self.folder / "hf")(TEXT)["input_ids"]
         self.assertEqual(AutoTokenizer.from_pretrained(self.folder, gguf_file=file.name)(TEXT)["input_ids"], expected)
         self.assertEqual(LlamaCpp(file).tokenize(TEXT), expected)
+
+    @needs_demo
+    def test_demo(self) -> None:
+        """SmolLM2 at 2 bits as F32 with its tokenizer: the tokens of a text and what follows some of them."""
+        file = self.folder / "model.gguf"
+        self.pvtune("export", "--model", DEMO / "tuned.h5", "--format", "gguf", "--dtype", "f32", "--out", file,
+                    "--tokenizer-from", DEMO / "hf", "--quiet")
+        llama = LlamaCpp(file)
+        text = (DEMO / "eval.txt").read_text()[:20000]
+        tokens = AutoTokenizer.from_pretrained(DEMO / "hf")(text)["input_ids"]
+        self.assertEqual(llama.tokenize(text), tokens)
+        batch = torch.tensor([tokens[:6], tokens[100:106]])
+        expected = log_softmax(self.outputs_of(DEMO / "tuned.h5", batch)["logits"])
+        plain = llama.tokenize("a")[0]
+        error = self.relative_error(llama.log_probabilities(batch, expected.shape[-1], plain), expected)
+        print(f"SmolLM2 in llama.cpp: {len(tokens)} tokens of a text alike, log-probabilities {error:.1e}")
+        self.assertLess(error, BOUND)
 
 
 if __name__ == "__main__":

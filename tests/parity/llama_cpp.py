@@ -1,5 +1,6 @@
 """llama.cpp for the parity tests: a GGUF file loaded by the xllamacpp package and asked over its HTTP server."""
 
+import ctypes
 import json
 import urllib.request
 from pathlib import Path
@@ -28,6 +29,8 @@ class LlamaCpp:
         params.fit_params = params.warmup = False
         params.verbosity = -1
         self.server = xllamacpp.Server(params)
+        # Never closed: now and then xllamacpp 2026.10.11549 waits for ever when a server ends.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.server))
 
     def post(self, path: str, **body: Any) -> dict[str, Any]:
         request = urllib.request.Request(f"{self.server.listening_address}/{path}", json.dumps(body).encode(),

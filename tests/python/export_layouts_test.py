@@ -150,11 +150,21 @@ class Gguf(ExportTest):
         folder.mkdir()
         words = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "a", "b", "ab", "abb"]
         self.assertLessEqual(len(words), self.config["vocab_size"])
-        (folder / "tokenizer.json").write_text(json.dumps({
+        tokenizer = {
             "added_tokens": [{"id": i, "content": words[i], "special": True} for i in range(3)],
             "model": {"type": "BPE", "byte_fallback": True, "unk_token": "<unk>", "merges": ["a b", ["ab", "b"]],
-                      "vocab": {word: i for i, word in enumerate(words)}}}))
-        self.read(self.export(self.tiny_model, "gguf", "--tokenizer-from", folder, out=self.here / "x.gguf"))
+                      "vocab": {word: i for i, word in enumerate(words)}}}
+        replace = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+        for index, (rules, prefix) in enumerate((
+            ({}, False),
+            ({"normalizer": replace}, False),
+            ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"}, replace]}}, True),
+            ({"pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first"}}, True),
+            ({"pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "never"}}, False),
+        )):
+            (folder / "tokenizer.json").write_text(json.dumps(tokenizer | rules))
+            self.read(self.export(self.tiny_model, "gguf", "--tokenizer-from", folder, out=self.here / f"{index}.gguf"))
+            self.assertEqual(self.fields["tokenizer.ggml.add_space_prefix"], prefix, rules)
         kinds, scores = self.fields["tokenizer.ggml.token_type"], self.fields["tokenizer.ggml.scores"]
         self.assertEqual(self.fields["tokenizer.ggml.model"], "llama")
         self.assertEqual(kinds[:4] + kinds[258:263], [2, 3, 3, 6, 6, 1, 1, 1, 1])
