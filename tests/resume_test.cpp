@@ -121,7 +121,7 @@ TEST_F(Resuming, RefusesADamagedCheckpoint) {
     const std::string whole = read_file(path);
     const std::string matrix = "model.layers.1.mlp.up_proj.weight";
     for (const std::string& dataset :
-         {"/v/" + matrix + "/buffer", "/v/" + matrix + "/second_moment", "/tensors/" + matrix + "/codes",
+         {"/v/" + matrix + "/straight_through", "/v/" + matrix + "/second_moment", "/tensors/" + matrix + "/codes",
           std::string("/parameters/model.norm.weight/value")}) {
         std::string bytes;
         {

@@ -41,7 +41,7 @@ void read_tensor(Backend& backend, const StoreReader& store, const std::string& 
 /// What V steps remember of a matrix, by its name in the file.
 std::vector<std::pair<const char*, Tensor>> kept(const VState& state) {
     std::vector<std::pair<const char*, Tensor>> tensors = {{"second_moment", state.second_moment},
-                                                           {"buffer", state.buffer},
+                                                           {"straight_through", state.buffer},
                                                            {"mean_gradient", state.mean_gradient},
                                                            {"history", state.history}};
     std::erase_if(tensors, [](const auto& tensor) { return tensor.second.empty(); });
