@@ -27,7 +27,7 @@ while (($#)); do
     shift 2
 done
 
-readonly python=build/venv/bin/python venv=build/torch-venv work=out/bench-cpu
+python=build/venv/bin/python venv=build/torch-venv work=out/bench-cpu
 [[ -x build/pvtune ]] || die "build/pvtune is not there: run make build"
 [[ -x $python ]] || die "$python is not there: run make setup"
 mkdir -p "$work/runs"
