@@ -132,10 +132,10 @@ TEST(Lattice, TargetsGoToCodeSpaceBesideTheirScores) {
         for (const DType dtype : {DType::f32, DType::bf16}) {
             const OwnedTensor weight = random_tensor(dtype, {shape.rows, shape.columns}, 6);
             OwnedTensor target = random_tensor(DType::f32, {shape.rows, shape.columns}, 7);
+            const Values now = values_of(weight);
             Values difference = values_of(target);
             for (std::size_t i = 0; i < difference.size(); ++i) {
-                difference[i] =
-                    (difference[i] - values_of(weight)[i]) * left[i / right.size()] * right[i % right.size()];
+                difference[i] = (difference[i] - now[i]) * left[i / right.size()] * right[i % right.size()];
             }
             difference = times(times(lattice.of_rows, difference, shape.rows, shape.rows, shape.columns),
                                lattice.of_columns, shape.rows, shape.columns, shape.columns);

@@ -103,12 +103,19 @@ void lattice_target(Tensor target, Tensor scores, Tensor wanted, Tensor weight, 
     assert(weight.elements() == sizes.elements() && scores.elements() == sizes.rows * sizes.groups);
     auto* values = target.as<float>();
     const auto* goal = wanted.as<float>();
+    const float* left = lattice.left.as<float>();
+    const float* right = lattice.right.as<float>();
     with_float_type(weight.dtype, [&]<class T>() {
         const T* now = weight.as<T>();
-#pragma omp parallel for schedule(static)
-        for (std::int64_t i = 0; i < sizes.elements(); ++i) values[i] = goal[i] - to_float(now[i]);
+        for_rows(sizes, [&](std::int64_t row) {
+            for (std::int64_t j = 0; j < sizes.columns; ++j) {
+                const std::int64_t at = row * sizes.columns + j;
+                values[at] = left[row] * (goal[at] - to_float(now[at])) * right[j];
+            }
+        });
     });
-    lattice_code_gradient(target, lattice);
+    transform_rows(values, sizes.rows, sizes.columns);
+    transform_columns(values, sizes.rows, sizes.columns);
     const float scale = *lattice.scale.as<float>();
     auto* squares = scores.as<float>();
     for_points(lattice, [&](std::int64_t at, const float* point) {
