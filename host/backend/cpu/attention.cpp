@@ -120,30 +120,24 @@ void forward_task(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, 
                 P::multiply(scores + panel * attention_block, layout.keys, queries, layout.depth,
                             key_panels + panel * layout.depth_panels() * step_elements, layout.depth_panels());
             }
+            const std::int64_t first_key = first_panel * attention_block;
+            const std::int64_t padded_keys = last_panel * attention_block - first_key;
             float inverse[attention_block] = {};
             for (std::int64_t i = 0; i < attention_block; ++i) {
-                Element* weight = weights + i * layout.keys;
-                std::fill(weight + first_panel * attention_block, weight + last_panel * attention_block, Element{});
-                if (i >= count) continue;
-                const float* score = scores + i * layout.keys;
-                const std::int64_t from = layout.first_key(first + i);
-                const std::int64_t to = first + i + 1;
-                float largest = score[from];
-#pragma omp simd reduction(max : largest)
-                for (std::int64_t j = from; j < to; ++j) largest = score[j] > largest ? score[j] : largest;
-                float sum = 0;
-#pragma omp simd reduction(+ : sum)
-                for (std::int64_t j = from; j < to; ++j) {
-                    const float e = exponential((score[j] - largest) * layout.scale);
-                    sum += e;
-                    weight[j] = from_float<Element>(e);
+                Element* weight = weights + i * layout.keys + first_key;
+                if (i >= count) {
+                    std::fill_n(weight, padded_keys, Element{});
+                    continue;
                 }
-                inverse[i] = 1.0F / sum;
-                sums[first + i] = largest * layout.scale + std::log(sum);
+                const RowStatistics row =
+                    P::softmax(weight, scores + i * layout.keys + first_key, padded_keys,
+                               layout.first_key(first + i) - first_key, first + i + 1 - first_key, layout.scale);
+                inverse[i] = 1.0F / row.sum;
+                sums[first + i] = row.largest * layout.scale + std::log(row.sum);
             }
             for (std::int64_t panel = 0; panel < layout.depth_panels(); ++panel) {
-                P::multiply(result + panel * attention_block, layout.depth, weights + first_panel * attention_block,
-                            layout.keys, value_panels + (panel * layout.key_panels() + first_panel) * step_elements,
+                P::multiply(result + panel * attention_block, layout.depth, weights + first_key, layout.keys,
+                            value_panels + (panel * layout.key_panels() + first_panel) * step_elements,
                             last_panel - first_panel);
             }
             for (std::int64_t i = 0; i < count; ++i) {
@@ -210,24 +204,16 @@ void probabilities_block(BackwardBuffers<P>& buffers, const Layout& layout, std:
                 buffers.keys_by_key + panel * steps * step_elements, steps);
     P::multiply(d_weights, attention_block, buffers.d_outs + row * layout.depth, layout.depth,
                 buffers.values_by_key + panel * steps * step_elements, steps);
-    using Element = typename P::Element;
+    const std::int64_t first_key = panel * attention_block;
     for (std::int64_t i = 0; i < attention_block; ++i) {
         const std::int64_t query = first_query + row + i;
-        const std::int64_t first_key = panel * attention_block;
         const bool exists = query < layout.shape.length;
         const std::int64_t from = std::clamp<std::int64_t>(layout.first_key(query) - first_key, 0, attention_block);
         const std::int64_t to = exists ? std::clamp<std::int64_t>(query + 1 - first_key, 0, attention_block) : 0;
-        Element* weight = buffers.weights + (row + i) * layout.keys + first_key;
-        Element* d_score = buffers.d_scores + (row + i) * layout.keys + first_key;
-        const float sum = exists ? sums[query] : 0.0F;
-        const float shift = exists ? delta[query] : 0.0F;
-#pragma omp simd
-        for (std::int64_t j = 0; j < attention_block; ++j) {
-            const bool inside = j >= from && j < to;
-            const float p = inside ? exponential(scores[i * attention_block + j] * layout.scale - sum) : 0.0F;
-            weight[j] = from_float<Element>(p);
-            d_score[j] = from_float<Element>(p * (d_weights[i * attention_block + j] - shift) * layout.scale);
-        }
+        const std::int64_t at = (row + i) * layout.keys + first_key;
+        P::softmax_backward(buffers.weights + at, buffers.d_scores + at, scores + i * attention_block,
+                            d_weights + i * attention_block, attention_block, from, to, layout.scale,
+                            exists ? sums[query] : 0.0F, exists ? delta[query] : 0.0F);
     }
 }
 

@@ -3,12 +3,20 @@
 // The small matrix products inside attention, in two builds with one interface: on AMX tiles for bf16, and as plain f32
 // loops for everything else. A right operand is packed into panels of 32 columns, [step of 32 deep][1024 elements], so
 // that a range of steps is a range of memory in both. All extents are multiples of 32; padding is zero.
+//
+// And what happens to a row between the products. Keys are counted from the row's first element, those in [from, to)
+// are seen; results are written up to `padded_keys`, a multiple of 32, zero for keys not seen.
 
 #include "host/backend/cpu/amx.h"
+#include "host/backend/cpu/simd.h"
 #include "io/dtype.h"
 
 #include <algorithm>
 #include <cstdint>
+
+#ifdef __AMX_BF16__
+#include <immintrin.h>
+#endif
 
 namespace pvtune::cpu {
 
@@ -19,7 +27,24 @@ constexpr std::int64_t padded(std::int64_t extent) {
     return (extent + attention_block - 1) / attention_block * attention_block;
 }
 
+/// What a softmax over a row of scores leaves beside the weights exp(scale (score - largest)).
+struct RowStatistics {
+    float largest;
+    float sum;
+};
+
 #ifdef __AMX_BF16__
+
+/// Which of 16 keys, the first being `key`, lie in [from, to).
+inline __mmask16 keys_between(std::int64_t key, std::int64_t from, std::int64_t to) {
+    const __m512i index = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __mmask16 behind = _mm512_cmpge_epi32_mask(index, _mm512_set1_epi32(static_cast<int>(from - key)));
+    return _mm512_mask_cmplt_epi32_mask(behind, index, _mm512_set1_epi32(static_cast<int>(to - key)));
+}
+
+inline void store_rounded(bf16* to, __m512 first, __m512 second) {
+    _mm512_storeu_si512(to, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first)));
+}
 
 struct AmxProducts {
     using Source = bf16;   ///< what attention is given
@@ -49,6 +74,48 @@ struct AmxProducts {
     static void multiply_packed(float* result, std::int64_t result_stride, const Element* packed, const Element* panel,
                                 std::int64_t steps) {
         block_product(result, result_stride, left_panel(packed), panel, steps);
+    }
+
+    static RowStatistics softmax(Element* weights, const float* scores, std::int64_t padded_keys, std::int64_t from,
+                                 std::int64_t to, float scale) {
+        __m512 maxima = _mm512_set1_ps(scores[from]);
+        for (std::int64_t j = 0; j < padded_keys; j += 16) {
+            maxima = _mm512_mask_max_ps(maxima, keys_between(j, from, to), maxima, _mm512_loadu_ps(scores + j));
+        }
+        const float largest = _mm512_reduce_max_ps(maxima);
+        __m512 sums = _mm512_setzero_ps();
+        const auto weigh = [&](std::int64_t j) {
+            const __m512 above = _mm512_sub_ps(_mm512_loadu_ps(scores + j), _mm512_set1_ps(largest));
+            const __m512 e = exponential(_mm512_mul_ps(above, _mm512_set1_ps(scale)));
+            const __m512 weight = _mm512_maskz_mov_ps(keys_between(j, from, to), e);
+            sums = _mm512_add_ps(sums, weight);
+            return weight;
+        };
+        for (std::int64_t j = 0; j < padded_keys; j += 32) {
+            const __m512 first = weigh(j);
+            store_rounded(weights + j, first, weigh(j + 16));
+        }
+        return {largest, _mm512_reduce_add_ps(sums)};
+    }
+
+    /// p = exp(scale score - log_sum), d_scores = scale p (d_weight - shift).
+    static void softmax_backward(Element* weights, Element* d_scores, const float* scores, const float* d_weights,
+                                 std::int64_t padded_keys, std::int64_t from, std::int64_t to, float scale,
+                                 float log_sum, float shift) {
+        const __m512 scales = _mm512_set1_ps(scale);
+        for (std::int64_t j = 0; j < padded_keys; j += 32) {
+            __m512 p[2];
+            __m512 d[2];
+            for (std::int64_t half = 0; half < 2; ++half) {
+                const std::int64_t key = j + half * 16;
+                const __m512 log_p = _mm512_fmsub_ps(_mm512_loadu_ps(scores + key), scales, _mm512_set1_ps(log_sum));
+                p[half] = _mm512_maskz_mov_ps(keys_between(key, from, to), exponential(log_p));
+                const __m512 d_p = _mm512_sub_ps(_mm512_loadu_ps(d_weights + key), _mm512_set1_ps(shift));
+                d[half] = _mm512_mul_ps(_mm512_mul_ps(p[half], d_p), scales);
+            }
+            store_rounded(weights + j, p[0], p[1]);
+            store_rounded(d_scores + j, d[0], d[1]);
+        }
     }
 };
 
@@ -89,6 +156,34 @@ struct PlainProducts {
     static void multiply_packed(float* result, std::int64_t result_stride, const Element* packed, const Element* panel,
                                 std::int64_t steps) {
         block(result, result_stride, packed, 1, attention_block, panel, steps);
+    }
+
+    static RowStatistics softmax(Element* weights, const float* scores, std::int64_t padded_keys, std::int64_t from,
+                                 std::int64_t to, float scale) {
+        std::fill_n(weights, padded_keys, 0.0F);
+        float largest = scores[from];
+#pragma omp simd reduction(max : largest)
+        for (std::int64_t j = from; j < to; ++j) largest = scores[j] > largest ? scores[j] : largest;
+        float sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (std::int64_t j = from; j < to; ++j) {
+            weights[j] = exponential((scores[j] - largest) * scale);
+            sum += weights[j];
+        }
+        return {largest, sum};
+    }
+
+    /// p = exp(scale score - log_sum), d_scores = scale p (d_weight - shift).
+    static void softmax_backward(Element* weights, Element* d_scores, const float* scores, const float* d_weights,
+                                 std::int64_t padded_keys, std::int64_t from, std::int64_t to, float scale,
+                                 float log_sum, float shift) {
+#pragma omp simd
+        for (std::int64_t j = 0; j < padded_keys; ++j) {
+            const bool seen = j >= from && j < to;
+            const float p = seen ? exponential(scores[j] * scale - log_sum) : 0.0F;
+            weights[j] = p;
+            d_scores[j] = p * (d_weights[j] - shift) * scale;
+        }
     }
 
 private:

@@ -71,6 +71,11 @@ void store_block(const Gemm& problem, std::int64_t row, std::int64_t column, con
 
 void product_and_store(const Gemm& problem, std::int64_t row, std::int64_t column, const LeftBlock& left,
                        const bf16* right_panel) {
+    // The block's rows of the result are far apart: asked for now, they are there when the product is.
+    const std::int64_t size = size_of(problem.result_dtype);
+    char* result = static_cast<char*>(problem.result) + (row * problem.result_stride + column) * size;
+    const std::int64_t rows = std::min(block_extent, problem.m - row);
+    for (std::int64_t i = 0; i < rows; ++i) __builtin_prefetch(result + i * problem.result_stride * size, 1);
     alignas(64) float block[block_extent * block_extent];
     block_product(block, block_extent, left, right_panel, depth_steps(problem.k));
     if (problem.result_dtype == DType::f32) {
