@@ -1,6 +1,7 @@
 #include "host/backend/cpu/gemm.h"
 
 #include "host/backend/cpu/amx.h"
+#include "host/backend/cpu/cpu_ops.h"
 #include "tests/tensors.h"
 
 namespace pvtune::cpu {
@@ -217,6 +218,23 @@ TEST(Gemm, AmxWithSeveralSlabs) {
     if (!amx_available()) GTEST_SKIP() << "no AMX here";
     for (int layout = 0; layout < 4; ++layout) {
         check(Route::amx, {70, 100, 8000, DType::bf16, DType::f32, layout % 2 == 1, layout / 2 == 1});
+    }
+}
+
+// X^T X by halves has the bits of the whole product, on top of a symmetric result too.
+TEST(Gemm, SymmetricHalvesHaveTheSameBits) {
+    if (!amx_available()) GTEST_SKIP() << "no AMX here";
+    for (const std::int64_t width : {1, 33, 64, 290}) {
+        for (const std::int64_t tokens : {3, 200, 8300}) {
+            const OwnedTensor in = random_tensor(DType::bf16, {tokens, width}, 3);
+            OwnedTensor whole(DType::f32, {width, width});
+            OwnedTensor halves(DType::f32, {width, width});
+            for (int times = 0; times < 2; ++times) {
+                linear_backward_weight(whole, in, in, true);
+                hessian_accumulate(halves, in);
+            }
+            EXPECT_TRUE(same_bits(whole, halves)) << width << " wide, " << tokens << " tokens";
+        }
     }
 }
 

@@ -84,7 +84,7 @@ struct Calibration {
             QuantizedMatrix done{matrix.name, matrix.rows, matrix.columns, 0, {}};
             const std::vector<float> weight = read_dense(*job.model, matrix.name, {matrix.rows, matrix.columns});
             matrix.quantized = quantize_matrix(backend, matrix.name, weight, matrix.rows, matrix.columns, job.spec,
-                                               seeds.next(), values[input_of[i]], &done.report);
+                                               seeds.next(), values[input_of[i]], &done.report, job.settings.additive);
             done.bits = matrix.quantized->bits();
             report.matrices.push_back(std::move(done));
         }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "host/calibrate/tune_block.h"
+#include "host/quant/calibrated_additive.h"
 #include "host/quant/quantize_model.h"
 
 #include <functional>
@@ -15,6 +16,7 @@ struct CalibrateSettings {
     DType precision = DType::f32;
     bool dense_targets = true;  ///< tune blocks towards the outputs of the unquantised model, not of the unquantised
                                 ///< block on the quantised model's inputs
+    CalibratedSettings additive;
     BlockTuneSettings block;
     std::int64_t activation_memory = std::int64_t{4} << 30;  ///< bytes; above it hidden states live in a file
 

@@ -102,6 +102,7 @@ std::string source_of(const CommonOptions& common, const QuantizeOptions& option
                                   {"codebooks", options.spec.codebooks},
                                   {"code_bits", options.spec.code_bits},
                                   {"group", options.spec.group},
+                                  {"rounds", s.additive.rounds},
                                   {"targets", options.targets},
                                   {"block_epochs", s.block.epochs},
                                   {"block_batch", s.block.batch},
@@ -256,6 +257,9 @@ void add_calibration(CLI::App& command, QuantizeOptions& options) {
                           ->group(group);
     add("--sequences", settings.sequences, "sequences of the text")->check(count);
     add("--ctx", settings.length, "tokens a sequence")->check(CLI::Range(std::int64_t{2}, std::int64_t{1} << 30));
+    add("--rounds", settings.additive.rounds,
+        "rounds of codes, then codebooks and scales, for each matrix (aqlm and vq): 1 is quickest, 4 better than 3")
+        ->check(CLI::Range(0, 1000));
     add("--block-epochs", settings.block.epochs,
         "passes over the sequences, at most, that tune a block's codebooks, scales and norms; 0: none")
         ->check(CLI::Range(0, 1000));

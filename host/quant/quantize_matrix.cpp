@@ -1,7 +1,6 @@
 #include "host/quant/quantize_matrix.h"
 
 #include "host/quant/additive.h"
-#include "host/quant/calibrated_additive.h"
 #include "host/quant/gptq.h"
 #include "host/quant/quip.h"
 
@@ -10,16 +9,17 @@ namespace pvtune {
 std::unique_ptr<Representation> quantize_matrix(Backend& backend, const std::string& name,
                                                 std::span<const float> weight, std::int64_t rows, std::int64_t columns,
                                                 const QuantizationSpec& spec, std::uint64_t seed,
-                                                std::span<const float> hessian, QuantizationReport* report) {
+                                                std::span<const float> hessian, QuantizationReport* report,
+                                                const CalibratedSettings& additive) {
     if (spec.representation == "scalar") {
         return quantize_scalar(backend, name, weight, rows, columns, spec, hessian, report);
     }
     if (spec.representation == "quip") {
         return quantize_quip(backend, name, weight, rows, columns, spec, seed, hessian, report);
     }
-    const EncodedMatrix encoded =
-        hessian.empty() ? encode_additive(name, weight, rows, columns, spec, seed, report)
-                        : encode_additive_calibrated(backend, name, weight, rows, columns, spec, seed, hessian, report);
+    const EncodedMatrix encoded = hessian.empty() ? encode_additive(name, weight, rows, columns, spec, seed, report)
+                                                  : encode_additive_calibrated(backend, name, weight, rows, columns,
+                                                                               spec, seed, hessian, report, additive);
     auto representation = std::make_unique<AdditiveRepresentation>(backend, rows, columns, spec);
     representation->upload(backend, encoded.codes, encoded.codebooks, encoded.scales);
     return representation;

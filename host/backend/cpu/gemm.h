@@ -24,6 +24,7 @@ struct Gemm {
     std::int64_t result_stride = 0;
     bool accumulate = false;
     const float* bias = nullptr;  ///< [n], added to every row
+    bool symmetric = false;       ///< the result is X^T X (plus a symmetric one): a route may compute half of it
 };
 
 /// bf16 runs on our AMX product where the CPU has it, else through oneDNN; f32 through oneDNN; few rows (decoding) as

@@ -9,6 +9,7 @@
 #include "host/backend/cpu/scratch.h"
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
 #ifdef __AMX_BF16__
@@ -150,12 +151,32 @@ void resident_right(const Gemm& problem) {
     }
 }
 
+/// Of the rows of a lower triangle: shares of equal area.
+Range triangle_share(std::int64_t count, std::int64_t part, std::int64_t parts) {
+    const auto end = [&](std::int64_t of) {
+        return std::llround(static_cast<double>(count) *
+                            std::sqrt(static_cast<double>(of) / static_cast<double>(parts)));
+    };
+    return {end(part), end(part + 1)};
+}
+
+/// The block above the diagonal from the one below, 32 x 32 at most.
+void mirror_block(const Gemm& problem, std::int64_t row, std::int64_t column) {
+    auto* result = static_cast<float*>(problem.result);
+    for (std::int64_t i = row; i < std::min(row + block_extent, problem.m); ++i) {
+        for (std::int64_t j = column; j < std::min(column + block_extent, problem.n); ++j) {
+            result[j * problem.result_stride + i] = result[i * problem.result_stride + j];
+        }
+    }
+}
+
 void resident_left(const Gemm& problem) {
     static thread_local Scratch right_memory;
     const std::int64_t panel = panel_elements(problem.k);
     const std::int64_t row_blocks = blocks_of(problem.m);
     const std::int64_t column_blocks = blocks_of(problem.n);
     const std::int64_t chunk_limit = std::max<std::int64_t>(1, resident_bytes / (panel * 2));
+    const bool half = problem.symmetric && problem.result_dtype == DType::f32;
     bf16* right_panels = right_memory.get<bf16>(panel * column_blocks);
 #pragma omp parallel
     {
@@ -164,7 +185,7 @@ void resident_left(const Gemm& problem) {
 #pragma omp for schedule(static)
         for (std::int64_t j = 0; j < column_blocks; ++j)
             pack_right(right_panels + j * panel, problem, j * block_extent);
-        const Range rows = share(row_blocks, omp_get_thread_num(), omp_get_num_threads());
+        const Range rows = (half ? triangle_share : share)(row_blocks, omp_get_thread_num(), omp_get_num_threads());
         bf16* left_panels = left_memory.get<bf16>(panel * std::min(chunk_limit, rows.last - rows.first + 1));
         for (std::int64_t first = rows.first; first < rows.last; first += chunk_limit) {
             const std::int64_t last = std::min(first + chunk_limit, rows.last);
@@ -173,10 +194,11 @@ void resident_left(const Gemm& problem) {
                 pack_left_from_columns(left_panels + (i - first) * panel, static_cast<const bf16*>(problem.left) + row,
                                        problem.left_stride, std::min(block_extent, problem.m - row), problem.k);
             }
-            for (std::int64_t j = 0; j < column_blocks; ++j) {
-                for (std::int64_t i = first; i < last; ++i) {
+            for (std::int64_t j = 0; j < (half ? last : column_blocks); ++j) {
+                for (std::int64_t i = half ? std::max(first, j) : first; i < last; ++i) {
                     product_and_store(problem, i * block_extent, j * block_extent,
                                       left_panel(left_panels + (i - first) * panel), right_panels + j * panel);
+                    if (half && i > j) mirror_block(problem, i * block_extent, j * block_extent);
                 }
             }
         }

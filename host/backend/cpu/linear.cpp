@@ -38,7 +38,9 @@ void linear_backward_input(Tensor d_in, Tensor d_out, Tensor weight, bool accumu
     gemm(problem);
 }
 
-void linear_backward_weight(Tensor d_weight, Tensor d_out, Tensor in, bool accumulate) {
+namespace {
+
+Gemm weight_gradient(Tensor d_weight, Tensor d_out, Tensor in, bool accumulate) {
     Gemm problem;
     problem.m = d_out.dim(1);
     problem.n = in.dim(1);
@@ -53,9 +55,19 @@ void linear_backward_weight(Tensor d_weight, Tensor d_out, Tensor in, bool accum
     problem.result = d_weight.data;
     problem.result_stride = problem.n;
     problem.accumulate = accumulate;
-    gemm(problem);
+    return problem;
 }
 
-void hessian_accumulate(Tensor hessian, Tensor in) { linear_backward_weight(hessian, in, in, true); }
+}  // namespace
+
+void linear_backward_weight(Tensor d_weight, Tensor d_out, Tensor in, bool accumulate) {
+    gemm(weight_gradient(d_weight, d_out, in, accumulate));
+}
+
+void hessian_accumulate(Tensor hessian, Tensor in) {
+    Gemm problem = weight_gradient(hessian, in, in, true);
+    problem.symmetric = true;
+    gemm(problem);
+}
 
 }  // namespace pvtune::cpu
