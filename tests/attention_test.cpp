@@ -53,7 +53,8 @@ public:
                 mean += weight(j) * sum;
             }
             for (std::int64_t j = first(i); j <= i; ++j) {
-                const double d_score = weight(j) * (d_weights[static_cast<std::size_t>(j)] - mean) * scale();
+                const auto at_key = static_cast<std::size_t>(j);
+                const double d_score = weight(j) * (d_weights[at_key] - mean) * scale() * slopes_[at_key];
                 const std::size_t from = key_at(sequence, head, j);
                 for (std::size_t e = 0; e < depth(); ++e) {
                     d_q[at + e] += d_score * k[from + e];
@@ -88,14 +89,21 @@ private:
     /// Softmax weights of query i into weights_; returns the log-sum-exp.
     double weights(const Values& q, const Values& k, std::int64_t sequence, std::int64_t head, std::int64_t i) const {
         weights_.assign(static_cast<std::size_t>(s_.length), 0);
+        slopes_.assign(weights_.size(), 1);
         const double* query = &q[query_at(sequence, head, i)];
         double largest = -INFINITY;
         for (std::int64_t j = first(i); j <= i; ++j) {
             const double* key = &k[key_at(sequence, head, j)];
             double sum = 0;
             for (std::int64_t e = 0; e < s_.head_dim; ++e) sum += query[e] * key[e];
-            weights_[static_cast<std::size_t>(j)] = sum * scale();
-            largest = std::max(largest, sum * scale());
+            double score = sum * scale();
+            if (s_.cap > 0) {
+                const double cap = s_.cap;
+                score = cap * std::tanh(score / cap);
+                slopes_[static_cast<std::size_t>(j)] = 1 - score / cap * (score / cap);
+            }
+            weights_[static_cast<std::size_t>(j)] = score;
+            largest = std::max(largest, score);
         }
         double total = 0;
         for (std::int64_t j = first(i); j <= i; ++j) {
@@ -108,7 +116,7 @@ private:
     }
 
     AttentionShape s_;
-    mutable Values weights_;
+    mutable Values weights_, slopes_;
 };
 
 struct Operands {
@@ -136,10 +144,11 @@ struct Operands {
 
 std::string text_of(const AttentionShape& s) {
     return std::to_string(s.sequences) + " x " + std::to_string(s.length) + ", heads " + std::to_string(s.heads) + "/" +
-           std::to_string(s.kv_heads) + " of " + std::to_string(s.head_dim) + ", window " + std::to_string(s.window);
+           std::to_string(s.kv_heads) + " of " + std::to_string(s.head_dim) + ", window " + std::to_string(s.window) +
+           ", cap " + std::to_string(s.cap);
 }
 
-/// Every length with every window; head counts, head widths and sequences in turn.
+/// Every length with every window; head counts, head widths, sequences and caps in turn.
 std::vector<AttentionShape> shapes() {
     const std::vector<std::array<std::int64_t, 2>> heads = {{3, 1}, {6, 2}, {4, 4}};
     const std::vector<std::int64_t> head_dims = {10, 16, 64, 80};
@@ -149,7 +158,8 @@ std::vector<AttentionShape> shapes() {
             const std::size_t turn = all.size();
             const auto& [count, kv_count] = heads[turn % 3];
             const std::int64_t sequences = turn % 2 == 0 && length < 40 ? 3 : 1;
-            all.push_back({sequences, length, count, kv_count, head_dims[(turn + turn / 4) % 4], window});
+            all.push_back({sequences, length, count, kv_count, head_dims[(turn + turn / 4) % 4], window,
+                           turn % 5 == 3 ? 1.5F : 0});
         }
     }
     return all;
@@ -189,7 +199,8 @@ void check_all(DType dtype) {
 }
 
 TEST(Attention, OracleBackwardAgreesWithFiniteDifferences) {
-    for (const AttentionShape& shape : std::vector<AttentionShape>{{2, 7, 3, 1, 10, 0}, {1, 9, 4, 2, 2, 3}}) {
+    for (const AttentionShape& shape :
+         std::vector<AttentionShape>{{2, 7, 3, 1, 10, 0}, {1, 9, 4, 2, 2, 3}, {1, 9, 2, 1, 6, 0, 1.5F}}) {
         const Operands o(DType::f32, shape);
         const Oracle oracle(shape);
         const Values q = values_of(o.q);

@@ -10,6 +10,7 @@
 #include "host/backend/cpu/cpu_ops.h"
 #include "host/backend/cpu/scratch.h"
 #include "host/backend/cpu/simd.h"
+#include "host/backend/cpu/soft_cap.h"
 
 #include <cmath>
 #include <cstring>
@@ -85,6 +86,13 @@ void copy_left(typename P::Element* left, HeadRows<typename P::Source> rows, std
     }
 }
 
+/// Scores before their scale is applied, as if they had been capped after it.
+void cap_scores(float* scores, std::int64_t count, const Layout& layout) {
+    const float cap = layout.shape.cap / layout.scale;
+#pragma omp simd
+    for (std::int64_t j = 0; j < count; ++j) scores[j] = soft_capped(scores[j], cap);
+}
+
 template <class P>
 void forward_task(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, const Layout& layout,
                   std::int64_t sequence, std::int64_t kv_head) {
@@ -125,9 +133,10 @@ void forward_task(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, 
                 Element* weight = weights + i * layout.keys;
                 std::fill(weight + first_panel * attention_block, weight + last_panel * attention_block, Element{});
                 if (i >= count) continue;
-                const float* score = scores + i * layout.keys;
+                float* score = scores + i * layout.keys;
                 const std::int64_t from = layout.first_key(first + i);
                 const std::int64_t to = first + i + 1;
+                if (shape.cap > 0) cap_scores(score + from, to - from, layout);
                 float largest = score[from];
 #pragma omp simd reduction(max : largest)
                 for (std::int64_t j = from; j < to; ++j) largest = score[j] > largest ? score[j] : largest;
@@ -199,7 +208,7 @@ struct BackwardBuffers {
 };
 
 /// weights and d_scores of 32 queries against 32 keys:
-/// p = exp(scale q.k - lse), dp = d_out.v, ds = scale p (dp - delta), delta = d_out.out.
+/// p = exp(scale q.k - lse), dp = d_out.v, ds = scale p (dp - delta), delta = d_out.out; capped scores have a slope.
 template <class P>
 void probabilities_block(BackwardBuffers<P>& buffers, const Layout& layout, std::int64_t first_query, std::int64_t row,
                          std::int64_t panel, const float* sums, const float* delta) {
@@ -221,12 +230,16 @@ void probabilities_block(BackwardBuffers<P>& buffers, const Layout& layout, std:
         Element* d_score = buffers.d_scores + (row + i) * layout.keys + first_key;
         const float sum = exists ? sums[query] : 0.0F;
         const float shift = exists ? delta[query] : 0.0F;
+        const float bends = layout.shape.cap > 0 ? layout.scale / layout.shape.cap : 0.0F;
+        if (layout.shape.cap > 0) cap_scores(scores + i * attention_block, attention_block, layout);
 #pragma omp simd
         for (std::int64_t j = 0; j < attention_block; ++j) {
             const bool inside = j >= from && j < to;
             const float p = inside ? exponential(scores[i * attention_block + j] * layout.scale - sum) : 0.0F;
             weight[j] = from_float<Element>(p);
-            d_score[j] = from_float<Element>(p * (d_weights[i * attention_block + j] - shift) * layout.scale);
+            const float bend = scores[i * attention_block + j] * bends;
+            d_score[j] = from_float<Element>(p * (d_weights[i * attention_block + j] - shift) * layout.scale *
+                                             (1.0F - bend * bend));
         }
     }
 }
