@@ -416,7 +416,7 @@ void attention_backward(T* d_q, T* d_k, T* d_v, const T* d_out, const T* out, co
     check_attention(sizes);
     if (sizes.sequences == 0 || sizes.length == 0) return;
     if constexpr (sizeof(T) == sizeof(bf16)) {
-        if (has_vector_rows(sizes)) {
+        if (fits_tensor_cores(sizes)) {
             const BackwardWorkspace parts(sizes, workspace);
             prepare_attention_backward(parts, d_out, out, log_sum_exp, k, v, sizes, stream);
             const BackwardArguments a{.d_k = d_k,
@@ -445,7 +445,7 @@ void attention_backward(T* d_q, T* d_k, T* d_v, const T* d_out, const T* out, co
 std::size_t attention_backward_workspace(const AttentionSizes& sizes, DType dtype) {
     check_attention(sizes);
     const std::size_t plain = plain_attention_backward_workspace(sizes);
-    if (dtype == DType::f32 || !has_vector_rows(sizes)) return plain;
+    if (dtype == DType::f32 || !fits_tensor_cores(sizes)) return plain;
     return std::max(plain, BackwardWorkspace(sizes, nullptr).bytes);
 }
 

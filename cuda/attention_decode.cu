@@ -58,7 +58,7 @@ struct DecodeArguments {
     float* statistics;  ///< [parts, heads, 2]: largest score, sum of weights
     const T *q, *keys, *values;
     int length, heads, kv_heads, head_dim;
-    float scale;
+    float scale, cap;
     DecodeParts cut;
 };
 
@@ -166,8 +166,10 @@ __global__ void __launch_bounds__(threads) attention_decode_kernel(DecodeArgumen
                 }
                 const int head = sum_scattered<query_heads, Lanes::lanes>(scores);
                 const int row = base + i * rows_at_once + own_row;
-                if (lane % Lanes::lanes < query_heads && row < rows)
-                    weights[head * a.cut.rows + row] = scores[0] * a.scale;
+                if (lane % Lanes::lanes < query_heads && row < rows) {
+                    const float score = scores[0] * a.scale;
+                    weights[head * a.cut.rows + row] = a.cap > 0 ? a.cap * tanhf(score / a.cap) : score;
+                }
             }
         }
     }
@@ -322,6 +324,7 @@ void attention_decode(T* out, const T* q, const T* keys, const T* values, const 
                                .kv_heads = static_cast<int>(sizes.kv_heads),
                                .head_dim = static_cast<int>(sizes.head_dim),
                                .scale = attention_scale(sizes),
+                               .cap = sizes.cap,
                                .cut = cut};
     start_decode(a, stream);
     if (cut.parts == 1) return;

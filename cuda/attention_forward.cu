@@ -332,7 +332,7 @@ void attention_forward(T* out, float* log_sum_exp, const T* q, const T* k, const
     check_attention(sizes);
     if (sizes.sequences == 0 || sizes.length == 0) return;
     if constexpr (sizeof(T) == sizeof(bf16)) {
-        if (has_vector_rows(sizes)) {
+        if (fits_tensor_cores(sizes)) {
             const ForwardArguments a{.out = out,
                                      .log_sum_exp = log_sum_exp,
                                      .q = q,

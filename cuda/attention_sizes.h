@@ -33,8 +33,8 @@ inline void check_attention(const AttentionSizes& sizes) {
     }
 }
 
-/// Whether rows can be read in pieces of 16 bytes, as the tensor-core kernels do.
-inline bool has_vector_rows(const AttentionSizes& sizes) { return sizes.head_dim % 8 == 0; }
+/// Whether the tensor-core kernels serve: they read rows in pieces of 16 bytes and know no cap.
+inline bool fits_tensor_cores(const AttentionSizes& sizes) { return sizes.head_dim % 8 == 0 && sizes.cap == 0; }
 
 /// head_dim as the tensor-core kernels see it: the columns beyond head_dim are zero.
 inline std::int64_t tile_width(const AttentionSizes& sizes) {

@@ -50,6 +50,13 @@ TEST(Config, FamiliesSayWhatTheirModelsAre) {
     EXPECT_EQ(phi3.window_of(0), 9);
     EXPECT_NEAR(phi3.rotary.amplitude, std::sqrt(1 + std::log(6.4) / std::log(10)), 1e-12);
 
+    const ModelConfig gemma2 = parse(config_of("gemma2"));
+    EXPECT_EQ(gemma2.attention_cap, 2);
+    EXPECT_EQ(gemma2.logit_cap, 30);
+    EXPECT_EQ(gemma2.window_of(0), 7);
+    EXPECT_EQ(gemma2.window_of(1), 0);
+    EXPECT_FALSE(gemma2.local(0));
+
     const ModelConfig gemma = parse(config_of("gemma3"));
     EXPECT_EQ(gemma.norm_offset, 1);
     EXPECT_EQ(gemma.embedding_scale, 4);
@@ -95,7 +102,7 @@ TEST(Config, LayerTypesDecideOverThePattern) {
 }
 
 TEST(Config, WhatIsNotSupportedIsRefusedByName) {
-    refused("llama3", {{"model_type", "mamba"}}, {"mamba", "llama, mistral, qwen2, qwen3, phi3, gemma3_text"});
+    refused("llama3", {{"model_type", "mamba"}}, {"mamba", "llama, mistral, qwen2, qwen3, phi3, gemma2, gemma3_text"});
     refused("llama3", {{"hidden_act", "gelu"}}, {"hidden_act", "gelu"});
     refused("llama3", {{"rope_scaling", {{"type", "dynamic"}, {"factor", 2}}}}, {"rope_scaling", "dynamic"});
     refused("llama3", {{"rope_scaling", {{"type", "linear"}}}}, {"rope_scaling", "factor"});
@@ -117,7 +124,7 @@ TEST(Config, WhatIsNotSupportedIsRefusedByName) {
             {{"rope_scaling",
               {{"type", "longrope"}, {"short_factor", {1, 1}}, {"long_factor", {1, 1}}, {"short_mscale", 1.2}}}},
             {"short_mscale"});
-    refused("gemma3", {{"final_logit_softcapping", 30.0}}, {"final_logit_softcapping"});
+    refused("gemma3", {{"attn_logit_softcapping", 30.0}}, {"attn_logit_softcapping"});
     refused("gemma3", {{"use_bidirectional_attention", true}}, {"use_bidirectional_attention"});
     refused("gemma3", {{"hidden_activation", "relu"}}, {"hidden_activation"});
     refused("llama3", {{"a_new_idea", 1}}, {"a_new_idea", "remove it"});

@@ -57,14 +57,18 @@ TEST(CudaAttentionBackward, F32AgreesWithTheCpu) {
                                                                    {1, 40, 4, 4, 64, 1},
                                                                    {1, 130, 3, 3, 10, 64},
                                                                    {1, 33, 2, 1, 128, 0},
-                                                                   {1, 9, 1, 1, 256, 0}}) {
+                                                                   {1, 9, 1, 1, 256, 0},
+                                                                   {2, 37, 4, 2, 16, 9, 1.5F}}) {
         expect_agrees({DType::f32, shape});
     }
 }
 
 TEST(CudaAttentionBackward, Bf16InPlainLoopsAgreesWithTheCpu) {
-    for (const AttentionShape& shape : std::vector<AttentionShape>{
-             {1, 1, 1, 1, 6, 0}, {3, 7, 3, 1, 6, 0}, {1, 65, 4, 1, 10, 5}, {1, 70, 1, 1, 2, 0}}) {
+    for (const AttentionShape& shape : std::vector<AttentionShape>{{1, 1, 1, 1, 6, 0},
+                                                                   {3, 7, 3, 1, 6, 0},
+                                                                   {1, 65, 4, 1, 10, 5},
+                                                                   {1, 70, 1, 1, 2, 0},
+                                                                   {1, 37, 2, 1, 64, 0, 1.5F}}) {
         expect_agrees({DType::bf16, shape});
     }
 }
