@@ -58,8 +58,9 @@ struct DecodeArguments {
     float* statistics;  ///< [parts, heads, 2]: largest score, sum of weights
     const T *q, *keys, *values;
     int length, heads, kv_heads, head_dim;
-    float scale, cap;
+    float scale;
     DecodeParts cut;
+    float cap;
 };
 
 /// How the lanes of a warp share rows: `lanes` lanes a row, each with 8 elements: neighbours, read as 16 bytes, or
@@ -166,16 +167,18 @@ __global__ void __launch_bounds__(threads) attention_decode_kernel(DecodeArgumen
                 }
                 const int head = sum_scattered<query_heads, Lanes::lanes>(scores);
                 const int row = base + i * rows_at_once + own_row;
-                if (lane % Lanes::lanes < query_heads && row < rows) {
-                    const float score = scores[0] * a.scale;
-                    weights[head * a.cut.rows + row] = a.cap > 0 ? a.cap * tanhf(score / a.cap) : score;
-                }
+                if (lane % Lanes::lanes < query_heads && row < rows)
+                    weights[head * a.cut.rows + row] = scores[0] * a.scale;
             }
         }
     }
     __syncthreads();
     for (int h = warp; h < query_heads; h += warps) {
         float* const own = weights + h * a.cut.rows;
+        if (a.cap > 0) {
+#pragma unroll 1
+            for (int row = lane; row < rows; row += warp_size) own[row] = a.cap * tanhf(own[row] / a.cap);
+        }
         float top = -INFINITY;
         for (int row = lane; row < rows; row += warp_size) top = fmaxf(top, own[row]);
         top = warp_max(top);
@@ -324,8 +327,8 @@ void attention_decode(T* out, const T* q, const T* keys, const T* values, const 
                                .kv_heads = static_cast<int>(sizes.kv_heads),
                                .head_dim = static_cast<int>(sizes.head_dim),
                                .scale = attention_scale(sizes),
-                               .cap = sizes.cap,
-                               .cut = cut};
+                               .cut = cut,
+                               .cap = sizes.cap};
     start_decode(a, stream);
     if (cut.parts == 1) return;
     launch(attention_combine_kernel<T>, static_cast<unsigned>(a.heads), combine_threads,

@@ -1,7 +1,7 @@
 #pragma once
 
-// Attention without tensor cores, any even head_dim up to 256: for f32, which serves comparisons with the CPU, for bf16
-// rows that are not made of 16-byte pieces, and for capped scores. Written to be clear, not fast.
+// Attention without tensor cores, any even head_dim up to 256: for f32, which serves comparisons with the CPU, and for
+// bf16 rows that are not made of 16-byte pieces. Written to be clear, not fast.
 
 #include "cuda/kernels.h"
 

@@ -24,6 +24,7 @@ inline void check_attention(const AttentionSizes& sizes) {
         refuse("head_dim must be even, from 2 to 256");
     }
     if (sizes.window < 0) refuse("a negative window");
+    if (!(sizes.cap >= 0 && sizes.cap < INFINITY)) refuse("a cap that is negative or not finite");
     // Rows, tiles and offsets inside a tile are 32-bit numbers.
     if (sizes.heads * sizes.head_dim > (1 << 23)) refuse("a row too long");
     constexpr std::int64_t most_rows = std::int64_t{1} << 30;
@@ -33,8 +34,8 @@ inline void check_attention(const AttentionSizes& sizes) {
     }
 }
 
-/// Whether the tensor-core kernels serve: they read rows in pieces of 16 bytes and know no cap.
-inline bool fits_tensor_cores(const AttentionSizes& sizes) { return sizes.head_dim % 8 == 0 && sizes.cap == 0; }
+/// Whether rows can be read in pieces of 16 bytes, as the tensor-core kernels do.
+inline bool has_vector_rows(const AttentionSizes& sizes) { return sizes.head_dim % 8 == 0; }
 
 /// head_dim as the tensor-core kernels see it: the columns beyond head_dim are zero.
 inline std::int64_t tile_width(const AttentionSizes& sizes) {

@@ -56,6 +56,8 @@ TEST(Config, FamiliesSayWhatTheirModelsAre) {
     EXPECT_EQ(gemma2.window_of(0), 7);
     EXPECT_EQ(gemma2.window_of(1), 0);
     EXPECT_FALSE(gemma2.local(0));
+    EXPECT_EQ(gemma2.embedding_scale, 4);
+    EXPECT_NEAR(gemma2.rotary.amplitude, std::pow(12.0 / 256, 0.25), 1e-12);
 
     const ModelConfig gemma = parse(config_of("gemma3"));
     EXPECT_EQ(gemma.norm_offset, 1);
@@ -99,6 +101,25 @@ TEST(Config, LayerTypesDecideOverThePattern) {
     refused("qwen2", {{"layer_types", {"full_attention"}}}, {"layer_types", "1 entries for 2 layers"});
     refused("qwen2", {{"layer_types", {"chunked_attention", "full_attention"}}}, {"layer_types", "chunked_attention"});
     refused("qwen3", {{"layer_types", {"sliding_attention", "full_attention"}}}, {"layer_types", "there is none"});
+}
+
+TEST(Config, CapsThatAreAbsentAreTheFamilysAndNullIsNone) {
+    Json json = config_of("gemma2");
+    json.erase("attn_logit_softcapping");
+    EXPECT_EQ(parse(json).attention_cap, 50);
+    json["attn_logit_softcapping"] = nullptr;
+    json["final_logit_softcapping"] = nullptr;
+    EXPECT_EQ(parse(json).attention_cap, 0);
+    EXPECT_EQ(parse(json).logit_cap, 0);
+    EXPECT_EQ(parse(config_of("gemma3")).attention_cap, 0);
+    EXPECT_EQ(parse(config_of("gemma3")).logit_cap, 0);
+    refused("gemma2", {{"attn_logit_softcapping", -50.0}}, {"attn_logit_softcapping"});
+    refused("gemma2", {{"final_logit_softcapping", 1e-50}}, {"final_logit_softcapping", "from 0.001"});
+    json["sliding_window_size"] = 7;  // some of Gemma 2's files have both
+    parse(json);
+    refused("gemma2", {{"sliding_window_size", 8}}, {"sliding_window_size", "7"});
+    refused("gemma2", {{"hidden_activation", "gelu"}}, {"hidden_activation"});
+    refused("gemma2", {{"rope_scaling", {{"type", "dynamic"}, {"factor", 2}}}}, {"rope_scaling", "dynamic"});
 }
 
 TEST(Config, WhatIsNotSupportedIsRefusedByName) {

@@ -44,6 +44,8 @@ void parse_layer_types(ConfigKeys& keys, ModelConfig& config, const std::functio
 
 /// What Gemma 2 and 3 share, sizes and sliding_window included.
 void parse_gemma(ConfigKeys& keys, ModelConfig& config);
+/// A cap of scores or logits; 0 where the file says null.
+double parse_cap(ConfigKeys& keys, const std::string& key, double fallback);
 /// query_pre_attn_scalar, which takes head_dim's place under the root of the attention's scale: by way of the amplitude
 /// of cosines and sines, where queries and keys meet.
 void scale_attention(ConfigKeys& keys, ModelConfig& config);

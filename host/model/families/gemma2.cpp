@@ -10,8 +10,8 @@ namespace pvtune {
 void parse_gemma2(ConfigKeys& keys, ModelConfig& config) {
     config.max_positions = 8192;
     parse_gemma(keys, config);
-    config.attention_cap = keys.is_null("attn_logit_softcapping") ? 0 : keys.positive("attn_logit_softcapping", 50);
-    config.logit_cap = keys.is_null("final_logit_softcapping") ? 0 : keys.positive("final_logit_softcapping", 30);
+    config.attention_cap = parse_cap(keys, "attn_logit_softcapping", 50);
+    config.logit_cap = parse_cap(keys, "final_logit_softcapping", 30);
     parse_layer_types(keys, config, [](std::int64_t i) { return i % 2 == 0; });
     config.rotary.dimensions = config.head_dim;
     parse_rotary(keys, config, config.rotary);

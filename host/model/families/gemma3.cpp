@@ -11,7 +11,7 @@ void parse_gemma3(ConfigKeys& keys, ModelConfig& config) {
     config.max_positions = 131072;
     config.head_norms = true;
     parse_gemma(keys, config);
-    config.logit_cap = keys.positive("final_logit_softcapping", 0);
+    config.logit_cap = parse_cap(keys, "final_logit_softcapping", 0);
     const std::int64_t written = keys.integer("_sliding_window_pattern", 1, 4096, 6);
     const std::int64_t pattern = keys.integer("sliding_window_pattern", 1, 4096, written);
     parse_layer_types(keys, config, [&](std::int64_t i) { return (i + 1) % pattern != 0; });

@@ -162,7 +162,16 @@ void parse_gemma(ConfigKeys& keys, ModelConfig& config) {
     config.embedding_scale = std::sqrt(static_cast<double>(config.width));
     config.qkv_bias = config.output_bias = keys.boolean("attention_bias", false);
     config.window = keys.integer("sliding_window", 1, most_positions, 4096);
+    keys.only("sliding_window_size", config.window);  // the same once more, in some of Gemma 2's own files
     keys.only("use_bidirectional_attention", false);
+}
+
+double parse_cap(ConfigKeys& keys, const std::string& key, double fallback) {
+    const double cap = keys.positive(key, fallback);
+    if (keys.is_null(key) || cap == 0) return 0;
+    // Where f32 has neither the cap nor a score's share of it, a model would silently be another one.
+    if (cap < 1e-3 || cap > 1e6) keys.fail("\"" + key + "\" is " + keys.text(key) + ", not from 0.001 to 1000000");
+    return cap;
 }
 
 void scale_attention(ConfigKeys& keys, ModelConfig& config) {
