@@ -1,6 +1,7 @@
 // Backward pass of causal attention, after FlashAttention-2 (Dao, 2023):
 //   p = exp(scale q k^T - log_sum_exp), ds = p (d_out v^T - delta), delta = rowsum(d_out out),
-//   d_v = p^T d_out, d_k = scale ds^T q, d_q = scale ds k.
+//   d_v = p^T d_out, d_k = scale ds^T q, d_q = scale ds k; with a cap, p = exp(cap share - log_sum_exp) and ds has the
+//   factor 1 - share^2, share = tanh(scale q k^T / cap).
 // A block owns a tile of keys and meets the queries that see it a tile at a time, those of all query heads of its
 // key/value head in turn, so that d_k and d_v are summed in registers in a fixed order. Its part of d_q goes to memory
 // in fixed point (attention_backward.cuh): five products a pair of tiles and the same bits every run, where a second
@@ -23,6 +24,8 @@ struct BackwardArguments {
     int sequences, length, heads, kv_heads, head_dim, window, padded_length;
     float scale;
     BlockOrder order;
+    float cap;       ///< of scores; 0: none
+    float to_share;  ///< share_factor()
 };
 
 /// Tiles of `keys` x `width` and `queries` x `width`, and how the warps share the three kinds of products: scores
@@ -144,7 +147,7 @@ __device__ inline void copy_queries(const BackwardShared<Tiles>& shared, int sta
 }
 
 /// weights = p^T and d_scores = ds^T of the warp's keys and queries, to shared memory.
-template <class Tiles>
+template <class Tiles, bool capped>
 __device__ inline void make_scores(const BackwardShared<Tiles>& shared, int stage, int turn, int first_query,
                                    int first_key, const BackwardArguments& a) {
     constexpr int bands = Tiles::score_keys / 16;
@@ -178,7 +181,7 @@ __device__ inline void make_scores(const BackwardShared<Tiles>& shared, int stag
                                      Operand<Tiles::depth, false, false>(shared.d_out(stage), query_part, 0));
     }
     const bool all_visible = last_key <= first_query && last_query - first_key < a.window;
-    const float factor = a.scale * log2_e;
+    const float factor = (capped ? a.cap : a.scale) * log2_e;
     const int distance = first_query + lane % 4 * 2 - first_key - lane / 4;
     const SharedTile<Tiles::query_rows> weight_tile = shared.weights(turn);
 #pragma unroll
@@ -189,7 +192,12 @@ __device__ inline void make_scores(const BackwardShared<Tiles>& shared, int stag
             float weight[4];
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
-                weight[e] = exp2_fast(fmaf(scores[band][n][e], factor, e % 2 == 0 ? shift.x : shift.y));
+                float& score = scores[band][n][e];
+                if constexpr (capped) {
+                    score = capped_share(score * a.to_share);
+                    d_weights[band][n][e] *= fmaf(-score, score, 1.0F);
+                }
+                weight[e] = exp2_fast(fmaf(score, factor, e % 2 == 0 ? shift.x : shift.y));
                 const int back = distance + n * 8 + e % 2 - band * 16 - e / 2 * 8;
                 if (!all_visible && static_cast<unsigned>(back) >= static_cast<unsigned>(a.window)) weight[e] = 0;
             }
@@ -272,7 +280,7 @@ __device__ inline void store_sums(bf16* to, SharedTile<Tiles::depth> tile,
     }
 }
 
-template <class Tiles>
+template <class Tiles, bool capped>
 __global__ void __launch_bounds__(Tiles::threads, 1) attention_backward_kernel(BackwardArguments a) {
     constexpr int depth = Tiles::depth;
     const BackwardShared<Tiles> shared{dynamic_shared<bf16>()};
@@ -296,7 +304,7 @@ __global__ void __launch_bounds__(Tiles::threads, 1) attention_backward_kernel(B
     float d_values[Tiles::sum_keys / 16][Tiles::sum_columns / 8][4] = {};
     int stage = 0;
     for (int turn = 0; now.head < block.end_head; turn ^= 1) {
-        make_scores(shared, stage, turn, now.tile * Tiles::query_rows, block.first, a);
+        make_scores<Tiles, capped>(shared, stage, turn, now.tile * Tiles::query_rows, block.first, a);
         // The next queries are here and every warp is done with those before: their stage is free.
         async_wait<0>();
         __syncthreads();
@@ -368,7 +376,9 @@ void start_backward(bf16* d_q, BackwardArguments a, const AttentionSizes& sizes,
     const std::int64_t row_bytes = (4 + sizes.heads / sizes.kv_heads * 8) * sizes.head_dim;
     a.order = BlockOrder(sizes.sequences * sizes.kv_heads, sizes.length * row_bytes,
                          ceil_divide(sizes.length, Tiles::key_rows));
-    launch(attention_backward_kernel<Tiles>, a.order.count(), Tiles::threads, Tiles::shared_bytes, stream, a);
+    const auto kernel =
+        sizes.cap > 0 ? attention_backward_kernel<Tiles, true> : attention_backward_kernel<Tiles, false>;
+    launch(kernel, a.order.count(), Tiles::threads, Tiles::shared_bytes, stream, a);
     const std::int64_t query_tiles = sizes.sequences * sizes.heads * ceil_divide(sizes.length, Tiles::query_rows);
     launch(attention_d_q_kernel<Tiles>, static_cast<unsigned>(query_tiles), Tiles::threads, 0, stream, d_q, a);
 }
@@ -435,7 +445,9 @@ void attention_backward(T* d_q, T* d_k, T* d_v, const T* d_out, const T* out, co
                                       .window = visible_tokens(sizes),
                                       .padded_length = static_cast<int>(parts.padded_length(sizes)),
                                       .scale = attention_scale(sizes),
-                                      .order = {}};
+                                      .order = {},
+                                      .cap = sizes.cap,
+                                      .to_share = share_factor(sizes)};
             if (start_backward_on_tensor_cores(d_q, a, sizes, stream)) return;
         }
     }

@@ -4,7 +4,8 @@
 //
 // d_q of a query is a sum over the blocks of all its keys. For results that repeat, blocks add to it whole numbers,
 // whose sums do not depend on the order. d_q[i] = scale sum_j ds_ij k_j with ds_ij = p_ij (d_out_i . v_j - delta_i), p
-// a softmax, delta_i = d_out_i . out_i and out_i an average of the v_j. So no element of sum_j ds_ij k_j exceeds
+// a softmax, delta_i = d_out_i . out_i and out_i an average of the v_j (a cap of scores multiplies ds_ij by its slope,
+// at most 1). So no element of sum_j ds_ij k_j exceeds
 //
 //   bound_i = 2 |d_out_i| max_j |v_j| max_j,e |k_je|
 //

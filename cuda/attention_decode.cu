@@ -60,6 +60,7 @@ struct DecodeArguments {
     int length, heads, kv_heads, head_dim;
     float scale;
     DecodeParts cut;
+    float cap;
 };
 
 /// How the lanes of a warp share rows: `lanes` lanes a row, each with 8 elements: neighbours, read as 16 bytes, or
@@ -174,6 +175,10 @@ __global__ void __launch_bounds__(threads) attention_decode_kernel(DecodeArgumen
     __syncthreads();
     for (int h = warp; h < query_heads; h += warps) {
         float* const own = weights + h * a.cut.rows;
+        if (a.cap > 0) {
+#pragma unroll 1
+            for (int row = lane; row < rows; row += warp_size) own[row] = a.cap * tanhf(own[row] / a.cap);
+        }
         float top = -INFINITY;
         for (int row = lane; row < rows; row += warp_size) top = fmaxf(top, own[row]);
         top = warp_max(top);
@@ -322,7 +327,8 @@ void attention_decode(T* out, const T* q, const T* keys, const T* values, const 
                                .kv_heads = static_cast<int>(sizes.kv_heads),
                                .head_dim = static_cast<int>(sizes.head_dim),
                                .scale = attention_scale(sizes),
-                               .cut = cut};
+                               .cut = cut,
+                               .cap = sizes.cap};
     start_decode(a, stream);
     if (cut.parts == 1) return;
     launch(attention_combine_kernel<T>, static_cast<unsigned>(a.heads), combine_threads,

@@ -16,8 +16,9 @@ struct ForwardArguments {
     float* log_sum_exp;
     const bf16 *q, *k, *v;
     int sequences, length, heads, kv_heads, head_dim, window;
-    float scale;
+    float scale;  ///< of scores; capped: of what they are of their cap
     BlockOrder order;
+    float to_share;  ///< share_factor()
 };
 
 /// A block of `warps` warps works on `queries` queries and two stages of `keys` keys and values. With 32 queries a warp
@@ -56,6 +57,19 @@ constexpr float reference_slack = 8.0F;
 
 template <class Tiles>
 using Scores = float[Tiles::warp_rows / 16][Tiles::key_rows / 8][4];
+
+/// Scores become what they are of their cap.
+template <class Tiles>
+__device__ inline void cap_scores(Scores<Tiles>& scores, float to_share) {
+#pragma unroll
+    for (int band = 0; band < Tiles::warp_rows / 16; ++band) {
+#pragma unroll
+        for (int n = 0; n < Tiles::key_rows / 8; ++n) {
+#pragma unroll
+            for (int e = 0; e < 4; ++e) scores[band][n][e] = capped_share(scores[band][n][e] * to_share);
+        }
+    }
+}
 
 /// Scores outside the window [query - window + 1, query] become -inf.
 template <class Tiles>
@@ -245,7 +259,7 @@ __device__ inline void store_rows(WarpRows<Tiles>& rows, SharedTile<Tiles::depth
     }
 }
 
-template <class Tiles>
+template <class Tiles, bool capped>
 __global__ void __launch_bounds__(Tiles::threads, Tiles::blocks) attention_forward_kernel(ForwardArguments a) {
     constexpr int depth = Tiles::depth;
     const QueryBlock block = query_block<Tiles>(a);
@@ -289,6 +303,7 @@ __global__ void __launch_bounds__(Tiles::threads, Tiles::blocks) attention_forwa
         const SharedTile<depth> values{keys.data + Tiles::stage_elements / 2};
         Scores<Tiles> scores = {};
         multiply_keys<Tiles>(scores, queries, keys);
+        if constexpr (capped) cap_scores<Tiles>(scores, a.to_share);
         if (last_key > first_query || first_key <= last_query - a.window) {
             mask_scores<Tiles>(scores, first_query, first_key, a.window);
         }
@@ -303,7 +318,8 @@ void start_forward(ForwardArguments a, const AttentionSizes& sizes, Stream strea
     const std::int64_t key_bytes = 2 * sizes.length * sizes.head_dim * static_cast<std::int64_t>(sizeof(bf16));
     a.order = BlockOrder(sizes.sequences * sizes.heads, ceil_divide(key_bytes * sizes.kv_heads, sizes.heads),
                          ceil_divide(sizes.length, Tiles::query_rows));
-    launch(attention_forward_kernel<Tiles>, a.order.count(), Tiles::threads, Tiles::shared_bytes, stream, a);
+    const auto kernel = sizes.cap > 0 ? attention_forward_kernel<Tiles, true> : attention_forward_kernel<Tiles, false>;
+    launch(kernel, a.order.count(), Tiles::threads, Tiles::shared_bytes, stream, a);
 }
 
 void start_forward_on_tensor_cores(const ForwardArguments& a, const AttentionSizes& sizes, Stream stream) {
@@ -344,8 +360,9 @@ void attention_forward(T* out, float* log_sum_exp, const T* q, const T* k, const
                                      .kv_heads = static_cast<int>(sizes.kv_heads),
                                      .head_dim = static_cast<int>(sizes.head_dim),
                                      .window = visible_tokens(sizes),
-                                     .scale = attention_scale(sizes),
-                                     .order = {}};
+                                     .scale = sizes.cap > 0 ? sizes.cap : attention_scale(sizes),
+                                     .order = {},
+                                     .to_share = share_factor(sizes)};
             return start_forward_on_tensor_cores(a, sizes, stream);
         }
     }

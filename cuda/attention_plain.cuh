@@ -17,7 +17,7 @@ inline constexpr int plain_elements = 256 / warp_size;
 
 struct PlainShape {
     int sequences, length, heads, kv_heads, head_dim, window;
-    float scale;
+    float scale, cap;
     int blocks;  ///< of plain_warps rows in a sequence
 };
 
@@ -29,6 +29,7 @@ inline PlainShape plain_shape(const AttentionSizes& sizes) {
             static_cast<int>(sizes.head_dim),
             visible_tokens(sizes),
             attention_scale(sizes),
+            sizes.cap,
             static_cast<int>(ceil_divide(sizes.length, plain_warps))};
 }
 
@@ -63,6 +64,17 @@ __device__ inline float plain_dot(const float* a, const float* b, int head_dim) 
     float sum = 0;
     for (int e = 0; e < head_dim; ++e) sum = fmaf(a[e], b[e], sum);
     return sum;
+}
+
+/// A score from the product of a query and a key.
+__device__ inline float plain_score(float product, const PlainShape& shape) {
+    const float score = product * shape.scale;
+    return shape.cap > 0 ? shape.cap * tanhf(score / shape.cap) : score;
+}
+
+/// d score / d (product * scale).
+__device__ inline float plain_slope(float score, const PlainShape& shape) {
+    return shape.cap > 0 ? 1.0F - score / shape.cap * (score / shape.cap) : 1.0F;
 }
 
 /// sums[i] += sum over the 32 rows of the tile of weights[row] * tile[row, lane + 32 i].

@@ -69,9 +69,10 @@ __global__ void plain_attention_d_q_kernel(T* d_q, BackwardTensors<T> t, PlainSh
         __syncthreads();
         const int key = first + lane;
         const bool visible = key <= query && key > query - shape.window;
-        const float score = plain_dot(queries + warp * stride, keys + lane * stride, shape.head_dim) * shape.scale;
+        const float score =
+            plain_score(plain_dot(queries + warp * stride, keys + lane * stride, shape.head_dim), shape);
         const float d_weight = plain_dot(d_outs + warp * stride, values + lane * stride, shape.head_dim);
-        d_scores[lane] = visible ? expf(score - log_sum_exp) * (d_weight - delta) : 0.0F;
+        d_scores[lane] = visible ? expf(score - log_sum_exp) * (d_weight - delta) * plain_slope(score, shape) : 0.0F;
         __syncwarp();
         add_weighted(sums, d_scores, keys, shape.head_dim);
         __syncwarp();
@@ -113,11 +114,12 @@ __global__ void plain_attention_d_kv_kernel(T* d_k, T* d_v, BackwardTensors<T> t
             const int query = first + lane;
             const bool visible = query < shape.length && key <= query && key > query - shape.window;
             const std::int64_t statistics = statistics_row(shape, sequence, head) + query;
-            const float score = plain_dot(queries + lane * stride, keys + warp * stride, shape.head_dim) * shape.scale;
+            const float score =
+                plain_score(plain_dot(queries + lane * stride, keys + warp * stride, shape.head_dim), shape);
             const float d_weight = plain_dot(d_outs + lane * stride, values + warp * stride, shape.head_dim);
             const float weight = visible ? expf(score - t.log_sum_exp[statistics]) : 0.0F;
             weights[lane] = weight;
-            d_scores[lane] = visible ? weight * (d_weight - t.delta[statistics]) : 0.0F;
+            d_scores[lane] = visible ? weight * (d_weight - t.delta[statistics]) * plain_slope(score, shape) : 0.0F;
             __syncwarp();
             add_weighted(d_value, weights, d_outs, shape.head_dim);
             add_weighted(d_key, d_scores, queries, shape.head_dim);

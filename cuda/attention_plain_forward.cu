@@ -36,9 +36,8 @@ __global__ void plain_attention_forward_kernel(T* out, float* log_sum_exp, const
         __syncthreads();
         const int key = first + lane;
         const bool visible = key <= query && key > query - shape.window;
-        const float score = visible
-                                ? shape.scale * plain_dot(queries + warp * stride, keys + lane * stride, shape.head_dim)
-                                : -INFINITY;
+        const float product = plain_dot(queries + warp * stride, keys + lane * stride, shape.head_dim);
+        const float score = visible ? plain_score(product, shape) : -INFINITY;
         const float top = fmaxf(largest, warp_max(score));
         const float weight = visible ? expf(score - top) : 0.0F;
         const float shrink = largest == top ? 1.0F : expf(largest - top);  // both -inf: no key yet

@@ -24,6 +24,7 @@ inline void check_attention(const AttentionSizes& sizes) {
         refuse("head_dim must be even, from 2 to 256");
     }
     if (sizes.window < 0) refuse("a negative window");
+    if (!(sizes.cap >= 0 && sizes.cap < INFINITY)) refuse("a cap that is negative or not finite");
     // Rows, tiles and offsets inside a tile are 32-bit numbers.
     if (sizes.heads * sizes.head_dim > (1 << 23)) refuse("a row too long");
     constexpr std::int64_t most_rows = std::int64_t{1} << 30;

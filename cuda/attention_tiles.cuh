@@ -13,6 +13,16 @@ namespace pvtune::cuda {
 
 inline constexpr float log2_e = 1.4426950408889634F;
 
+/// What capped scores are multiplied by for capped_share().
+inline float share_factor(const AttentionSizes& sizes) {
+    return sizes.cap > 0 ? 2.0F * log2_e * attention_scale(sizes) / sizes.cap : 0.0F;
+}
+
+/// tanh y for x = 2 log2(e) y, to 2^-22: what a capped score is of its cap. As an absolute error that is beyond what
+/// bf16 keeps of weights for any cap below some thousands; tanhf would take more instructions than the rest of the
+/// softmax.
+__device__ inline float capped_share(float x) { return fmaf(-2.0F, reciprocal_fast(exp2_fast(x) + 1.0F), 1.0F); }
+
 /// Elements in 16 bytes of bf16, the unit of copies and of a row of ldmatrix.
 inline constexpr int chunk = 8;
 

@@ -67,6 +67,13 @@ template <class T>
 void geglu_backward(T* d_gate, T* d_up, T* out, const T* d_out, const T* gate, const T* up, std::int64_t count,
                     Stream stream);
 
+// ---- soft_cap.cu
+/// values[i] = cap * tanh(values[i] / cap).
+void soft_cap_forward(float* values, float cap, std::int64_t count, Stream stream);
+/// d_values[i] *= 1 - (values[i] / cap)^2, values as soft_cap_forward left them.
+template <class T>
+void soft_cap_backward(T* d_values, const float* values, float cap, std::int64_t count, Stream stream);
+
 // ---- elementwise.cu
 /// values[i] *= factor.
 template <class T>
@@ -98,6 +105,7 @@ struct AttentionSizes {
     std::int64_t sequences = 0, length = 0;
     std::int64_t heads = 0, kv_heads = 0, head_dim = 0;
     std::int64_t window = 0;  ///< a token sees itself and the window - 1 before it; 0: all before it
+    float cap = 0;            ///< scores become cap * tanh(score / cap); 0: they stay
 };
 /// Causal softmax(q k^T / sqrt(head_dim)) v. head_dim a multiple of 2 up to 256.
 template <class T>

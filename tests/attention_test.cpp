@@ -53,7 +53,8 @@ public:
                 mean += weight(j) * sum;
             }
             for (std::int64_t j = first(i); j <= i; ++j) {
-                const double d_score = weight(j) * (d_weights[static_cast<std::size_t>(j)] - mean) * scale();
+                const auto at_key = static_cast<std::size_t>(j);
+                const double d_score = weight(j) * (d_weights[at_key] - mean) * scale() * slopes_[at_key];
                 const std::size_t from = key_at(sequence, head, j);
                 for (std::size_t e = 0; e < depth(); ++e) {
                     d_q[at + e] += d_score * k[from + e];
@@ -88,14 +89,21 @@ private:
     /// Softmax weights of query i into weights_; returns the log-sum-exp.
     double weights(const Values& q, const Values& k, std::int64_t sequence, std::int64_t head, std::int64_t i) const {
         weights_.assign(static_cast<std::size_t>(s_.length), 0);
+        slopes_.assign(weights_.size(), 1);
         const double* query = &q[query_at(sequence, head, i)];
         double largest = -INFINITY;
         for (std::int64_t j = first(i); j <= i; ++j) {
             const double* key = &k[key_at(sequence, head, j)];
             double sum = 0;
             for (std::int64_t e = 0; e < s_.head_dim; ++e) sum += query[e] * key[e];
-            weights_[static_cast<std::size_t>(j)] = sum * scale();
-            largest = std::max(largest, sum * scale());
+            double score = sum * scale();
+            if (s_.cap > 0) {
+                const double cap = s_.cap;
+                score = cap * std::tanh(score / cap);
+                slopes_[static_cast<std::size_t>(j)] = 1 - score / cap * (score / cap);
+            }
+            weights_[static_cast<std::size_t>(j)] = score;
+            largest = std::max(largest, score);
         }
         double total = 0;
         for (std::int64_t j = first(i); j <= i; ++j) {
@@ -108,7 +116,7 @@ private:
     }
 
     AttentionShape s_;
-    mutable Values weights_;
+    mutable Values weights_, slopes_;
 };
 
 struct Operands {
@@ -136,10 +144,11 @@ struct Operands {
 
 std::string text_of(const AttentionShape& s) {
     return std::to_string(s.sequences) + " x " + std::to_string(s.length) + ", heads " + std::to_string(s.heads) + "/" +
-           std::to_string(s.kv_heads) + " of " + std::to_string(s.head_dim) + ", window " + std::to_string(s.window);
+           std::to_string(s.kv_heads) + " of " + std::to_string(s.head_dim) + ", window " + std::to_string(s.window) +
+           ", cap " + std::to_string(s.cap);
 }
 
-/// Every length with every window; head counts, head widths and sequences in turn.
+/// Every length with every window; head counts, head widths, sequences and caps in turn.
 std::vector<AttentionShape> shapes() {
     const std::vector<std::array<std::int64_t, 2>> heads = {{3, 1}, {6, 2}, {4, 4}};
     const std::vector<std::int64_t> head_dims = {10, 16, 64, 80};
@@ -149,9 +158,11 @@ std::vector<AttentionShape> shapes() {
             const std::size_t turn = all.size();
             const auto& [count, kv_count] = heads[turn % 3];
             const std::int64_t sequences = turn % 2 == 0 && length < 40 ? 3 : 1;
-            all.push_back({sequences, length, count, kv_count, head_dims[(turn + turn / 4) % 4], window});
+            all.push_back({sequences, length, count, kv_count, head_dims[(turn + turn / 4) % 4], window,
+                           turn % 5 == 3 ? 1.5F : 0});
         }
     }
+    all.push_back({1, 70, 4, 2, 80, 0, 50});  // scores far below their cap
     return all;
 }
 
@@ -189,7 +200,8 @@ void check_all(DType dtype) {
 }
 
 TEST(Attention, OracleBackwardAgreesWithFiniteDifferences) {
-    for (const AttentionShape& shape : std::vector<AttentionShape>{{2, 7, 3, 1, 10, 0}, {1, 9, 4, 2, 2, 3}}) {
+    for (const AttentionShape& shape : std::vector<AttentionShape>{
+             {2, 7, 3, 1, 10, 0}, {1, 9, 4, 2, 2, 3}, {1, 9, 2, 1, 6, 0, 1.5F}, {2, 7, 4, 2, 2, 3, 0.5F}}) {
         const Operands o(DType::f32, shape);
         const Oracle oracle(shape);
         const Values q = values_of(o.q);
@@ -223,12 +235,14 @@ TEST(Attention, Bf16InPlainLoops) {
 
 TEST(Attention, LargeScoresStayFinite) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
-        Operands o(dtype, {1, 45, 3, 1, 16, 0});
-        o.q.fill(Uniform(1, 1e3));
-        o.k.fill(Uniform(2, 1e2));
-        o.run();
-        for (const OwnedTensor* result : {&o.out, &o.log_sum_exp, &o.d_q, &o.d_k, &o.d_v}) {
-            for (const double value : values_of(*result)) ASSERT_TRUE(std::isfinite(value));
+        for (const float cap : {0.0F, 1.5F}) {
+            Operands o(dtype, {1, 45, 3, 1, 16, 0, cap});
+            o.q.fill(Uniform(1, 1e3));
+            o.k.fill(Uniform(2, 1e2));
+            o.run();
+            for (const OwnedTensor* result : {&o.out, &o.log_sum_exp, &o.d_q, &o.d_k, &o.d_v}) {
+                for (const double value : values_of(*result)) ASSERT_TRUE(std::isfinite(value));
+            }
         }
     }
 }
@@ -237,7 +251,7 @@ TEST(Attention, SameBitsForAnyNumberOfThreads) {
     const auto check = [](DType dtype) {
         for (const std::int64_t window : {0, 40}) {
             expect_same_bits_for_any_threads([&] {
-                Operands o(dtype, {3, 133, 6, 2, 10, window});
+                Operands o(dtype, {3, 133, 6, 2, 10, window, window > 0 ? 1.5F : 0});
                 o.run();
                 return std::vector<OwnedTensor>{o.out, o.log_sum_exp, o.d_q, o.d_k, o.d_v};
             });
@@ -269,7 +283,7 @@ TEST(Attention, DecodeAgreesWithTheLastRow) {
             EXPECT_LT(relative_error(out, values_of(last(o.out))), tolerance_of(dtype)) << text_of(shape);
         }
         expect_same_bits_for_any_threads([&] {
-            const Operands o(dtype, {1, 45, 6, 2, 10, 0});
+            const Operands o(dtype, {1, 45, 6, 2, 10, 0, 1.5F});
             OwnedTensor out(dtype, {6, 10});
             attention_decode(out, o.q->rows(44, 1).reshaped({6, 10}), o.k, o.v, o.shape);
             return std::vector<OwnedTensor>{out};

@@ -50,6 +50,15 @@ TEST(Config, FamiliesSayWhatTheirModelsAre) {
     EXPECT_EQ(phi3.window_of(0), 9);
     EXPECT_NEAR(phi3.rotary.amplitude, std::sqrt(1 + std::log(6.4) / std::log(10)), 1e-12);
 
+    const ModelConfig gemma2 = parse(config_of("gemma2"));
+    EXPECT_EQ(gemma2.attention_cap, 2);
+    EXPECT_EQ(gemma2.logit_cap, 30);
+    EXPECT_EQ(gemma2.window_of(0), 7);
+    EXPECT_EQ(gemma2.window_of(1), 0);
+    EXPECT_FALSE(gemma2.local(0));
+    EXPECT_EQ(gemma2.embedding_scale, 4);
+    EXPECT_NEAR(gemma2.rotary.amplitude, std::pow(12.0 / 256, 0.25), 1e-12);
+
     const ModelConfig gemma = parse(config_of("gemma3"));
     EXPECT_EQ(gemma.norm_offset, 1);
     EXPECT_EQ(gemma.embedding_scale, 4);
@@ -94,8 +103,27 @@ TEST(Config, LayerTypesDecideOverThePattern) {
     refused("qwen3", {{"layer_types", {"sliding_attention", "full_attention"}}}, {"layer_types", "there is none"});
 }
 
+TEST(Config, CapsThatAreAbsentAreTheFamilysAndNullIsNone) {
+    Json json = config_of("gemma2");
+    json.erase("attn_logit_softcapping");
+    EXPECT_EQ(parse(json).attention_cap, 50);
+    json["attn_logit_softcapping"] = nullptr;
+    json["final_logit_softcapping"] = nullptr;
+    EXPECT_EQ(parse(json).attention_cap, 0);
+    EXPECT_EQ(parse(json).logit_cap, 0);
+    EXPECT_EQ(parse(config_of("gemma3")).attention_cap, 0);
+    EXPECT_EQ(parse(config_of("gemma3")).logit_cap, 0);
+    refused("gemma2", {{"attn_logit_softcapping", -50.0}}, {"attn_logit_softcapping"});
+    refused("gemma2", {{"final_logit_softcapping", 1e-50}}, {"final_logit_softcapping", "from 0.001"});
+    json["sliding_window_size"] = 7;  // some of Gemma 2's files have both
+    parse(json);
+    refused("gemma2", {{"sliding_window_size", 8}}, {"sliding_window_size", "7"});
+    refused("gemma2", {{"hidden_activation", "gelu"}}, {"hidden_activation"});
+    refused("gemma2", {{"rope_scaling", {{"type", "dynamic"}, {"factor", 2}}}}, {"rope_scaling", "dynamic"});
+}
+
 TEST(Config, WhatIsNotSupportedIsRefusedByName) {
-    refused("llama3", {{"model_type", "mamba"}}, {"mamba", "llama, mistral, qwen2, qwen3, phi3, gemma3_text"});
+    refused("llama3", {{"model_type", "mamba"}}, {"mamba", "llama, mistral, qwen2, qwen3, phi3, gemma2, gemma3_text"});
     refused("llama3", {{"hidden_act", "gelu"}}, {"hidden_act", "gelu"});
     refused("llama3", {{"rope_scaling", {{"type", "dynamic"}, {"factor", 2}}}}, {"rope_scaling", "dynamic"});
     refused("llama3", {{"rope_scaling", {{"type", "linear"}}}}, {"rope_scaling", "factor"});
@@ -117,7 +145,7 @@ TEST(Config, WhatIsNotSupportedIsRefusedByName) {
             {{"rope_scaling",
               {{"type", "longrope"}, {"short_factor", {1, 1}}, {"long_factor", {1, 1}}, {"short_mscale", 1.2}}}},
             {"short_mscale"});
-    refused("gemma3", {{"final_logit_softcapping", 30.0}}, {"final_logit_softcapping"});
+    refused("gemma3", {{"attn_logit_softcapping", 30.0}}, {"attn_logit_softcapping"});
     refused("gemma3", {{"use_bidirectional_attention", true}}, {"use_bidirectional_attention"});
     refused("gemma3", {{"hidden_activation", "relu"}}, {"hidden_activation"});
     refused("llama3", {{"a_new_idea", 1}}, {"a_new_idea", "remove it"});

@@ -12,6 +12,7 @@ struct AttentionShape {
     std::int64_t kv_heads = 0;
     std::int64_t head_dim = 0;
     std::int64_t window = 0;  ///< a token sees itself and the window - 1 before it; 0: all before it
+    float cap = 0;            ///< scores become cap * tanh(score / cap); 0: they stay
 };
 
 /// Codes and continuous parameters of additive codebooks; W[o, g*d + i] = scales[o] * sum_m codebooks[m, codes[o,g,m],
@@ -295,6 +296,10 @@ public:
     virtual void geglu_backward(Tensor d_gate, Tensor d_up, Tensor out, Tensor d_out, Tensor gate, Tensor up) = 0;
     /// hidden *= factor: embeddings that are scaled.
     virtual void scale(Tensor hidden, float factor) = 0;
+    /// values (f32) = cap * tanh(values / cap): bounded logits.
+    virtual void soft_cap_forward(Tensor values, float cap) = 0;
+    /// d_values (f32 or bf16) *= 1 - (values / cap)^2, values f32 as soft_cap_forward left them.
+    virtual void soft_cap_backward(Tensor d_values, Tensor values, float cap) = 0;
 
     // ---- codes under a Hessian, all rows at once; docs/calibration.md
     /// GPTQ (Frantar et al. 2022) on the grids of `scalar`: columns order[0], order[1], .. (u32 [in]) of weight f32

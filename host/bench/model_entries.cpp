@@ -81,6 +81,17 @@ void add_model_entries(Registry& registry, const BenchSetting& setting) {
     add_gated("swiglu", &Ops::swiglu_forward, &Ops::swiglu_backward);
     add_gated("geglu", &Ops::geglu_forward, &Ops::geglu_backward);
 
+    add("soft_cap_forward", [=](Operands& operands) -> BenchCall {
+        const Tensor logits = operands.random(DType::f32, {std::min<std::int64_t>(256, s.tokens()), s.vocabulary});
+        return {[=] { setting.ops().soft_cap_forward(logits, 30.0F); }, bytes_of({logits, logits})};
+    });
+    add("soft_cap_backward", [=](Operands& operands) -> BenchCall {
+        const std::int64_t rows = std::min<std::int64_t>(256, s.tokens());
+        const Tensor logits = operands.random(DType::f32, {rows, s.vocabulary});
+        const Tensor d_logits = operands.random(precision, {rows, s.vocabulary});
+        return {[=] { setting.ops().soft_cap_backward(d_logits, logits, 30.0F); },
+                bytes_of({logits, d_logits, d_logits})};
+    });
     add("scale", [=](Operands& operands) -> BenchCall {
         const Tensor hidden = operands.random(precision, {s.tokens(), s.width});
         return {[=] { setting.ops().scale(hidden, 1.0F); }, bytes_of({hidden, hidden})};

@@ -70,7 +70,7 @@ void add_import_command(CLI::App& app, CommonOptions& common) {
         ->type_name("FILE")
         ->required();
     command->footer(
-        "Families (model_type): llama, mistral, qwen2, qwen3, phi3, gemma3_text; see docs/families.md.\n"
+        "Families (model_type): llama, mistral, qwen2, qwen3, phi3, gemma2, gemma3_text; see docs/families.md.\n"
         "A GGUF file: scripts/gguf_to_hf.py makes such a folder.\n"
         "Example: pvtune import --from SmolLM2-135M --out model.h5");
     command->callback([&common, options] { run(common, *options); });

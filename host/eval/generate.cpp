@@ -42,10 +42,10 @@ void Decoder::block_step(std::size_t i) {
         ops.linear_forward(to, from, matrix.weight, matrix.bias);
     };
     const auto attention = [&] {
-        ops.attention_decode(
-            a.attention.reshaped({config.heads, config.head_dim}), a.q.reshaped({config.heads, config.head_dim}),
-            keys_[i], values_[i],
-            {1, position_ + 1, config.heads, config.kv_heads, config.head_dim, config.window_of(block.layer)});
+        ops.attention_decode(a.attention.reshaped({config.heads, config.head_dim}),
+                             a.q.reshaped({config.heads, config.head_dim}), keys_[i], values_[i],
+                             {1, position_ + 1, config.heads, config.kv_heads, config.head_dim,
+                              config.window_of(block.layer), static_cast<float>(config.attention_cap)});
     };
     block_formulas(ops, config, block, hidden_, hidden_, a, rotary_rows(model_, block, capacity_, position_, 1),
                    {linear, attention});

@@ -5,8 +5,13 @@ namespace pvtune {
 namespace {
 
 AttentionShape attention_shape(const ModelConfig& config, const Block& block, const Batch& batch) {
-    return {batch.sequences, batch.length,    config.heads,
-            config.kv_heads, config.head_dim, config.window_of(block.layer)};
+    return {.sequences = batch.sequences,
+            .length = batch.length,
+            .heads = config.heads,
+            .kv_heads = config.kv_heads,
+            .head_dim = config.head_dim,
+            .window = config.window_of(block.layer),
+            .cap = static_cast<float>(config.attention_cap)};
 }
 
 Tensor as_heads(Tensor rows, std::int64_t heads, std::int64_t head_dim) {

@@ -36,6 +36,8 @@ struct ModelConfig {
     bool branch_norms = false;       ///< RMSNorm of what attention and MLP add to the hidden state
     bool fused_projections = false;  ///< the folder has q, k, v in one matrix and gate, up in one; split by the import
     double norm_offset = 0;          ///< added to the folder's norm weights by the import: Gemma keeps w - 1
+    double attention_cap = 0;        ///< of attention scores: cap * tanh(score / cap); 0: none
+    double logit_cap = 0;            ///< of logits, likewise
     double embedding_scale = 1;      ///< hidden = scale * embedding
     std::string json;                ///< the config.json it came from, stored in every file
 

@@ -23,6 +23,11 @@ bool ConfigKeys::has(const std::string& key) const {
     return found != json_.end() && !found->is_null();
 }
 
+bool ConfigKeys::is_null(const std::string& key) const {
+    const auto found = json_.find(key);
+    return found != json_.end() && found->is_null();
+}
+
 std::string ConfigKeys::text(const std::string& key) const {
     constexpr std::size_t most = 60;
     const std::string text = json_.at(key).dump();

@@ -16,6 +16,8 @@ public:
     ConfigKeys(const nlohmann::json& json, std::string source, std::string where = "");
 
     bool has(const std::string& key) const;
+    /// Whether the file says null.
+    bool is_null(const std::string& key) const;
     /// A whole number in [least, most]; the fallback where the key is absent (below 0: an Error).
     std::int64_t integer(const std::string& key, std::int64_t least, std::int64_t most, std::int64_t fallback = -1);
     double positive(const std::string& key, double fallback);

@@ -15,10 +15,19 @@ void final_norm(Ops& ops, const Model& model, const HeadBuffers& buffers, Tensor
                         hidden, model.final_norm, static_cast<float>(model.config.rms_epsilon));
 }
 
+/// Logits of normed rows.
+void project(Ops& ops, const Model& model, Tensor to, Tensor normed) {
+    ops.linear_forward(to, normed, model.head, {});
+    if (model.config.logit_cap > 0) ops.soft_cap_forward(to, static_cast<float>(model.config.logit_cap));
+}
+
 /// From d_logits of rows [first, first + count) to the head's gradient and d_normed.
 void head_backward(Ops& ops, const Model& model, const HeadBuffers& buffers, const HeadGradients& gradients,
                    std::int64_t first, std::int64_t count) {
     const Tensor d_logits = buffers.d_logits.rows(0, count);
+    if (model.config.logit_cap > 0) {
+        ops.soft_cap_backward(d_logits, buffers.logits.rows(0, count), static_cast<float>(model.config.logit_cap));
+    }
     if (!gradients.head.empty()) {
         ops.linear_backward_weight(gradients.head, d_logits, buffers.normed.rows(first, count), true);
     }
@@ -64,7 +73,7 @@ void cross_entropy(Ops& ops, const Model& model, const HeadBuffers& buffers, Ten
     for (std::int64_t first = 0; first < tokens; first += buffers.chunk) {
         const std::int64_t count = std::min(buffers.chunk, tokens - first);
         const Tensor rows = buffers.logits.rows(0, count);
-        ops.linear_forward(rows, buffers.normed.rows(first, count), model.head, {});
+        project(ops, model, rows, buffers.normed.rows(first, count));
         ops.cross_entropy_loss(buffers.losses.rows(first, count),
                                d_hidden.empty() ? Tensor{} : buffers.d_logits.rows(0, count), rows,
                                targets.rows(first, count), scale);
@@ -82,8 +91,8 @@ void distill(Ops& ops, const Model& model, const Model& teacher, const HeadBuffe
         const std::int64_t count = std::min(buffers.chunk, tokens - first);
         const Tensor rows = buffers.logits.rows(0, count);
         const Tensor teacher_rows = buffers.teacher_logits.rows(0, count);
-        ops.linear_forward(teacher_rows, buffers.teacher_normed.rows(first, count), teacher.head, {});
-        ops.linear_forward(rows, buffers.normed.rows(first, count), model.head, {});
+        project(ops, teacher, teacher_rows, buffers.teacher_normed.rows(first, count));
+        project(ops, model, rows, buffers.normed.rows(first, count));
         ops.kl_loss(buffers.losses.rows(first, count), buffers.d_logits.rows(0, count), rows, teacher_rows, scale);
         head_backward(ops, model, buffers, gradients, first, count);
     }
@@ -93,7 +102,7 @@ void distill(Ops& ops, const Model& model, const Model& teacher, const HeadBuffe
 void logits(Ops& ops, const Model& model, const HeadBuffers& buffers, Tensor out, Tensor hidden) {
     const Tensor normed = buffers.normed.rows(0, hidden.dim(0));
     final_norm(ops, model, buffers, normed, hidden);
-    ops.linear_forward(out, normed, model.head, {});
+    project(ops, model, out, normed);
 }
 
 }  // namespace pvtune

@@ -57,14 +57,18 @@ TEST(CudaAttentionBackward, F32AgreesWithTheCpu) {
                                                                    {1, 40, 4, 4, 64, 1},
                                                                    {1, 130, 3, 3, 10, 64},
                                                                    {1, 33, 2, 1, 128, 0},
-                                                                   {1, 9, 1, 1, 256, 0}}) {
+                                                                   {1, 9, 1, 1, 256, 0},
+                                                                   {2, 37, 4, 2, 16, 9, 1.5F}}) {
         expect_agrees({DType::f32, shape});
     }
 }
 
 TEST(CudaAttentionBackward, Bf16InPlainLoopsAgreesWithTheCpu) {
-    for (const AttentionShape& shape : std::vector<AttentionShape>{
-             {1, 1, 1, 1, 6, 0}, {3, 7, 3, 1, 6, 0}, {1, 65, 4, 1, 10, 5}, {1, 70, 1, 1, 2, 0}}) {
+    for (const AttentionShape& shape : std::vector<AttentionShape>{{1, 1, 1, 1, 6, 0},
+                                                                   {3, 7, 3, 1, 6, 0},
+                                                                   {1, 65, 4, 1, 10, 5},
+                                                                   {1, 70, 1, 1, 2, 0},
+                                                                   {1, 37, 2, 1, 10, 0, 1.5F}}) {
         expect_agrees({DType::bf16, shape});
     }
 }
@@ -98,10 +102,30 @@ TEST(CudaAttentionBackward, Bf16InLongTilesAgreesWithTheCpu) {
     }
 }
 
+TEST(CudaAttentionBackward, CappedScoresInShortTilesAgreeWithTheCpu) {
+    for (const AttentionShape& shape : std::vector<AttentionShape>{{1, 1, 1, 1, 64, 0, 1.5F},
+                                                                   {1, 65, 4, 2, 64, 0, 1.5F},
+                                                                   {1, 130, 3, 1, 8, 40, 0.5F},
+                                                                   {1, 70, 1, 1, 96, 5, 1.5F},
+                                                                   {1, 65, 2, 1, 112, 40, 1.5F},
+                                                                   {1, 70, 1, 1, 128, 1, 1.5F},
+                                                                   {1, 70, 2, 1, 256, 0, 50},
+                                                                   {1, 33, 1, 1, 144, 9, 1.5F}}) {
+        expect_agrees({DType::bf16, shape});
+    }
+}
+
+TEST(CudaAttentionBackward, CappedScoresInLongTilesAgreeWithTheCpu) {
+    for (const AttentionShape& shape : std::vector<AttentionShape>{
+             {4, 65, 3, 1, 64, 0, 1.5F}, {1, 150, 4, 2, 96, 5, 1.5F}, {2, 130, 2, 1, 128, 70, 1.5F}}) {
+        expect_agrees({DType::bf16, shape});
+    }
+}
+
 TEST(CudaAttentionBackward, BitsDoNotDependOnTheOrderOfThreads) {
     for (const AttentionCase& c :
          {AttentionCase{DType::f32, {2, 37, 3, 1, 10, 0}}, AttentionCase{DType::bf16, {1, 130, 3, 1, 64, 40}},
-          AttentionCase{DType::bf16, {4, 65, 1, 1, 128, 0}}}) {
+          AttentionCase{DType::bf16, {4, 65, 1, 1, 128, 0, 1.5F}}}) {
         const Gradients first = run_backward(c);
         for_each_schedule([&] {
             const Gradients again = run_backward(c);
@@ -132,12 +156,14 @@ TEST(CudaAttentionBackward, NoGradientGivesZeroes) {
 }
 
 TEST(CudaAttentionBackward, WhatIsNotFiniteShows) {
-    for (int which = 0; which < 3; ++which) {
-        AttentionCase c(DType::bf16, {1, 40, 2, 1, 64, 0});
-        (which == 0 ? c.d_out : which == 1 ? c.v : c.k).set(64, std::numeric_limits<double>::quiet_NaN());
-        const Gradients got = run_backward(c);
-        // The query of that gradient, or a query that sees that key.
-        EXPECT_TRUE(std::isnan(values_of(got.d_q)[which == 0 ? 64 : 2 * 64])) << which;
+    for (const float cap : {0.0F, 1.5F}) {
+        for (int which = 0; which < 3; ++which) {
+            AttentionCase c(DType::bf16, {1, 40, 2, 1, 64, 0, cap});
+            (which == 0 ? c.d_out : which == 1 ? c.v : c.k).set(64, std::numeric_limits<double>::quiet_NaN());
+            const Gradients got = run_backward(c);
+            // The query of that gradient, or a query that sees that key.
+            EXPECT_TRUE(std::isnan(values_of(got.d_q)[which == 0 ? 64 : 2 * 64])) << which << ", cap " << cap;
+        }
     }
 }
 

@@ -9,12 +9,13 @@
 namespace pvtune::cuda {
 
 inline AttentionSizes sizes_of(const AttentionShape& shape) {
-    return {shape.sequences, shape.length, shape.heads, shape.kv_heads, shape.head_dim, shape.window};
+    return {shape.sequences, shape.length, shape.heads, shape.kv_heads, shape.head_dim, shape.window, shape.cap};
 }
 
 inline std::string text_of(const AttentionShape& s) {
     return std::to_string(s.sequences) + " x " + std::to_string(s.length) + ", heads " + std::to_string(s.heads) + "/" +
-           std::to_string(s.kv_heads) + " of " + std::to_string(s.head_dim) + ", window " + std::to_string(s.window);
+           std::to_string(s.kv_heads) + " of " + std::to_string(s.head_dim) + ", window " + std::to_string(s.window) +
+           ", cap " + std::to_string(s.cap);
 }
 
 /// Operands and what the CPU makes of them.

@@ -50,8 +50,9 @@ TEST(CudaAttentionDecode, AgreesWithTheCpu) {
         for (const std::int64_t window : {0, 1, 5, 64, 400}) {
             for (const DType dtype : {DType::f32, DType::bf16}) {
                 const auto& [count, kv_count] = heads[turn % heads.size()];
-                expect_agrees(
-                    {dtype, {1, length, count, kv_count, head_dims[turn * 7 / 5 % head_dims.size()], window}});
+                expect_agrees({dtype,
+                               {1, length, count, kv_count, head_dims[turn * 7 / 5 % head_dims.size()], window,
+                                turn % 3 == 2 ? 1.5F : 0}});
                 ++turn;
             }
         }
@@ -64,6 +65,7 @@ TEST(CudaAttentionDecode, LongCachesAgreeWithTheCpu) {
         expect_agrees({dtype, {1, 2049, 8, 8, 64, 0}});
         expect_agrees({dtype, {1, 3001, 32, 4, 16, 0}});
         expect_agrees({dtype, {1, 1700, 16, 16, 6, 1500}});
+        expect_agrees({dtype, {1, 1500, 8, 4, 256, 1200, 50}});
     }
 }
 

@@ -34,14 +34,18 @@ TEST(CudaAttentionForward, F32AgreesWithTheCpu) {
                                                                    {1, 40, 4, 4, 64, 1},
                                                                    {1, 130, 3, 3, 10, 64},
                                                                    {1, 33, 2, 1, 128, 0},
-                                                                   {1, 9, 1, 1, 256, 0}}) {
+                                                                   {1, 9, 1, 1, 256, 0},
+                                                                   {2, 37, 4, 2, 16, 9, 1.5F}}) {
         expect_agrees({DType::f32, shape});
     }
 }
 
 TEST(CudaAttentionForward, Bf16InPlainLoopsAgreesWithTheCpu) {
-    for (const AttentionShape& shape : std::vector<AttentionShape>{
-             {1, 1, 1, 1, 6, 0}, {3, 7, 3, 1, 6, 0}, {1, 65, 4, 1, 10, 5}, {1, 70, 1, 1, 2, 0}}) {
+    for (const AttentionShape& shape : std::vector<AttentionShape>{{1, 1, 1, 1, 6, 0},
+                                                                   {3, 7, 3, 1, 6, 0},
+                                                                   {1, 65, 4, 1, 10, 5},
+                                                                   {1, 70, 1, 1, 2, 0},
+                                                                   {1, 37, 2, 1, 10, 0, 1.5F}}) {
         expect_agrees({DType::bf16, shape});
     }
 }
@@ -64,10 +68,26 @@ TEST(CudaAttentionForward, Bf16OnTensorCoresAgreesWithTheCpu) {
     }
 }
 
+TEST(CudaAttentionForward, CappedScoresOnTensorCoresAgreeWithTheCpu) {
+    for (const AttentionShape& shape : std::vector<AttentionShape>{{1, 1, 1, 1, 64, 0, 1.5F},
+                                                                   {2, 65, 4, 2, 64, 0, 1.5F},
+                                                                   {1, 130, 3, 1, 8, 40, 0.5F},
+                                                                   {1, 70, 1, 1, 96, 5, 1.5F},
+                                                                   {1, 130, 2, 1, 112, 64, 1.5F},
+                                                                   {1, 65, 1, 1, 128, 1, 1.5F},
+                                                                   {1, 70, 2, 1, 256, 0, 50},
+                                                                   {1, 33, 1, 1, 144, 9, 1.5F}}) {
+        expect_agrees({DType::bf16, shape});
+    }
+}
+
 TEST(CudaAttentionForward, BlocksOfLongGridsAgreeWithTheCpu) {
     // Enough blocks for the tile shapes of large work.
-    for (const AttentionShape& shape :
-         std::vector<AttentionShape>{{6, 130, 3, 1, 64, 0}, {3, 257, 2, 2, 128, 0}, {6, 129, 4, 1, 128, 70}}) {
+    for (const AttentionShape& shape : std::vector<AttentionShape>{{6, 130, 3, 1, 64, 0},
+                                                                   {3, 257, 2, 2, 128, 0},
+                                                                   {6, 129, 4, 1, 128, 70},
+                                                                   {6, 130, 3, 1, 64, 50, 1.5F},
+                                                                   {6, 129, 2, 1, 128, 0, 1.5F}}) {
         expect_agrees({DType::bf16, shape});
     }
 }
@@ -75,7 +95,7 @@ TEST(CudaAttentionForward, BlocksOfLongGridsAgreeWithTheCpu) {
 TEST(CudaAttentionForward, BitsDoNotDependOnTheOrderOfThreads) {
     for (const AttentionCase& c :
          {AttentionCase{DType::f32, {2, 37, 3, 1, 10, 0}}, AttentionCase{DType::bf16, {1, 65, 3, 1, 64, 40}},
-          AttentionCase{DType::bf16, {1, 70, 1, 1, 128, 0}}}) {
+          AttentionCase{DType::bf16, {1, 70, 1, 1, 128, 0, 1.5F}}}) {
         const ForwardResult first = run_forward(c);
         for_each_schedule([&] {
             const ForwardResult again = run_forward(c);
@@ -87,11 +107,13 @@ TEST(CudaAttentionForward, BitsDoNotDependOnTheOrderOfThreads) {
 
 TEST(CudaAttentionForward, LargeScoresStayFinite) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
-        AttentionCase c(dtype, {1, 75, 3, 1, 16, 0});
-        c.q.fill(Uniform(1, 1e3));
-        c.k.fill(Uniform(2, 1e2));
-        c.run_on_cpu();
-        expect_agrees(c);
+        for (const float cap : {0.0F, 1.5F}) {
+            AttentionCase c(dtype, {1, 75, 3, 1, 16, 0, cap});
+            c.q.fill(Uniform(1, 1e3));
+            c.k.fill(Uniform(2, 1e2));
+            c.run_on_cpu();
+            expect_agrees(c);
+        }
     }
 }
 
@@ -114,6 +136,8 @@ TEST(CudaAttentionForward, RefusesShapesItDoesNotCover) {
     EXPECT_THROW(forward({1, 4, 2, 2, 7, 0}), std::invalid_argument);
     EXPECT_THROW(forward({1, 4, 2, 2, 258, 0}), std::invalid_argument);
     EXPECT_THROW(forward({1, 4, 2, 2, 64, -1}), std::invalid_argument);
+    EXPECT_THROW(forward({1, 4, 2, 2, 64, 0, -1}), std::invalid_argument);
+    EXPECT_THROW(forward({1, 4, 2, 2, 64, 0, NAN}), std::invalid_argument);
     EXPECT_THROW(forward({1 << 20, 1 << 20, 2, 2, 64, 0}), std::invalid_argument);
     forward({0, 4, 2, 2, 64, 0});
 }

@@ -183,6 +183,26 @@ CASES: dict[str, Case] = {
         length=33,
         seed=9,
     ),
+    # Capped attention scores and logits, so low that they bend; a window of 6 in the first layer.
+    "gemma2": Case(
+        {
+            "architectures": ["Gemma2ForCausalLM"],
+            "model_type": "gemma2",
+            "hidden_size": 21,
+            "intermediate_size": 29,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 3,
+            "head_dim": 6,
+            "hidden_activation": "gelu_pytorch_tanh",
+            "query_pre_attn_scalar": 5,
+            "sliding_window": 6,
+            "attn_logit_softcapping": 3.0,
+            "final_logit_softcapping": 7.0,
+            "tie_word_embeddings": True,
+        },
+        length=19,
+        seed=11,
+    ),
     # Scaled embedding, norms before and behind attention and MLP, of heads too, gelu, a window of 6 with rotary
     # frequencies of its own in the first layer; attention scaled by other than the head's width.
     "gemma3": Case(

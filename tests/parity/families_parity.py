@@ -68,6 +68,11 @@ class FamiliesParity(ParityTest):
         self.check(config)
         self.check(config, length=41)
 
+    def test_gemma2(self) -> None:
+        self.check({"model_type": "gemma2", "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 9,
+                    "sliding_window": 8, "attn_logit_softcapping": 4.0, "final_logit_softcapping": 6.0,
+                    "tie_word_embeddings": True})
+
     def test_gemma3(self) -> None:
         self.check({"model_type": "gemma3_text", "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 9,
                     "sliding_window": 8, "sliding_window_pattern": 3, "rope_theta": 1e6,

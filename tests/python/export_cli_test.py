@@ -250,6 +250,20 @@ class Dense(ExportTest):
             self.assertAlmostEqual(self.eval(back, self.tokens), self.eval(model, self.tokens), delta=1e-5)
             back.unlink()
 
+    def test_every_family_comes_back(self) -> None:
+        """Fused matrices and norms that are stored plus one: the tensors of the folder, and its config but for the type."""
+        for folder in sorted(path.parent for path in (support.ROOT / "tests/golden").glob("*/model.safetensors")):
+            with self.subTest(folder.name):
+                model = self.here / f"{folder.name}.h5"
+                self.result(run("import", "--from", folder, "--out", model, "--json"))
+                out = self.export(model, "hf-dense", "--dtype", "f32")
+                tensors, expected = load_file(out / "model.safetensors"), load_file(folder / "model.safetensors")
+                self.assertEqual(tensors.keys(), expected.keys())
+                for name, values in expected.items():
+                    np.testing.assert_allclose(tensors[name], values, rtol=0, atol=2**-23, err_msg=name)
+                config = json.loads((folder / "config.json").read_text())
+                self.assertEqual(json.loads((out / "config.json").read_text()), config | {"torch_dtype": "float32"})
+
     def test_tokenizer_files(self) -> None:
         (self.tiny / "special_tokens_map.json").write_text("{}")
         out = self.export(self.tiny_model, "hf-dense", "--tokenizer-from", self.tiny)

@@ -170,6 +170,14 @@ class Gguf(ExportTest):
         self.assertEqual(kinds[:4] + kinds[258:263], [2, 3, 3, 6, 6, 1, 1, 1, 1])
         self.assertGreater(scores[words.index("ab")], scores[words.index("abb")])
 
+    def test_families_that_are_not_written(self) -> None:
+        out = self.here / "x.gguf"
+        for family in ("gemma2", "gemma3", "phi3-long-rope"):
+            model = self.here / f"{family}.h5"
+            self.result(run("import", "--from", support.ROOT / "tests/golden" / family, "--out", model, "--json"))
+            self.refused(run("export", "--model", model, "--format", "gguf", "--dtype", "f32", "--tokenizer-from", self.tiny,
+                             "--out", out, "--quiet"), "is not written as GGUF", nothing_at=out)
+
     def test_refusals(self) -> None:
         out = self.here / "x.gguf"
         odd = self.here / "odd"

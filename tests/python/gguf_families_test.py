@@ -121,6 +121,14 @@ class GgufFamilies(ProgramTest):
             "type": "longrope", "attention_factor": 1.25, "long_factor": [1, 3, 5, 7, 9, 11],
             "short_factor": [1, 1.1, 1.2, 1.3, 1.4, 1.5]})
 
+    def test_gemma2(self) -> None:
+        config = self.convert("gemma2", GEMMA_NORMS | ATTENTION | MLP, {
+            "attention.sliding_window": 12, "attention.key_length": HEAD_DIM, "attn_logit_softcapping": 40.0,
+            "final_logit_softcapping": 20.0}, offset=1)
+        expected = {"model_type": "gemma2", "sliding_window": 12, "query_pre_attn_scalar": HEAD_DIM, "head_dim": HEAD_DIM,
+                    "attn_logit_softcapping": 40.0, "final_logit_softcapping": 20.0, "tie_word_embeddings": True}
+        self.assertEqual({key: config[key] for key in expected}, expected)
+
     def test_gemma3(self) -> None:
         config = self.convert("gemma3", GEMMA_NORMS | ATTENTION | HEAD_NORMS | MLP, {
             "attention.sliding_window": 12, "attention.key_length": HEAD_DIM, "rope.freq_base": 1e6,

@@ -10,6 +10,7 @@
 #include "host/backend/cpu/cpu_ops.h"
 #include "host/backend/cpu/scratch.h"
 #include "host/backend/cpu/simd.h"
+#include "host/backend/cpu/soft_cap.h"
 
 #include <cmath>
 #include <cstring>
@@ -85,6 +86,13 @@ void copy_left(typename P::Element* left, HeadRows<typename P::Source> rows, std
     }
 }
 
+/// Caps scores to which their scale is yet to be applied.
+void cap_scores(float* scores, std::int64_t count, const Layout& layout) {
+    const float cap = layout.shape.cap / layout.scale;
+#pragma omp simd
+    for (std::int64_t j = 0; j < count; ++j) scores[j] = soft_capped(scores[j], cap);
+}
+
 template <class P>
 void forward_task(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, const Layout& layout,
                   std::int64_t sequence, std::int64_t kv_head) {
@@ -129,9 +137,11 @@ void forward_task(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, 
                     std::fill_n(weight, padded_keys, Element{});
                     continue;
                 }
-                const RowStatistics row =
-                    P::softmax(weight, scores + i * layout.keys + first_key, padded_keys,
-                               layout.first_key(first + i) - first_key, first + i + 1 - first_key, layout.scale);
+                float* score = scores + i * layout.keys + first_key;
+                const std::int64_t from = layout.first_key(first + i) - first_key;
+                const std::int64_t to = first + i + 1 - first_key;
+                if (shape.cap > 0) cap_scores(score + from, to - from, layout);
+                const RowStatistics row = P::softmax(weight, score, padded_keys, from, to, layout.scale);
                 inverse[i] = 1.0F / row.sum;
                 sums[first + i] = row.largest * layout.scale + std::log(row.sum);
             }
@@ -193,8 +203,9 @@ struct BackwardBuffers {
 };
 
 /// weights and d_scores of 32 queries against 32 keys:
-/// p = exp(scale q.k - lse), dp = d_out.v, ds = scale p (dp - delta), delta = d_out.out.
-template <class P>
+/// p = exp(scale q.k - lse), dp = d_out.v, ds = scale p (dp - delta), delta = d_out.out; where scores are capped, times
+/// the slope of the cap.
+template <class P, bool capped>
 void probabilities_block(BackwardBuffers<P>& buffers, const Layout& layout, std::int64_t first_query, std::int64_t row,
                          std::int64_t panel, const float* sums, const float* delta) {
     alignas(64) float scores[step_elements];
@@ -204,6 +215,7 @@ void probabilities_block(BackwardBuffers<P>& buffers, const Layout& layout, std:
                 buffers.keys_by_key + panel * steps * step_elements, steps);
     P::multiply(d_weights, attention_block, buffers.d_outs + row * layout.depth, layout.depth,
                 buffers.values_by_key + panel * steps * step_elements, steps);
+    if constexpr (capped) cap_scores(scores, step_elements, layout);
     const std::int64_t first_key = panel * attention_block;
     for (std::int64_t i = 0; i < attention_block; ++i) {
         const std::int64_t query = first_query + row + i;
@@ -211,9 +223,10 @@ void probabilities_block(BackwardBuffers<P>& buffers, const Layout& layout, std:
         const std::int64_t from = std::clamp<std::int64_t>(layout.first_key(query) - first_key, 0, attention_block);
         const std::int64_t to = exists ? std::clamp<std::int64_t>(query + 1 - first_key, 0, attention_block) : 0;
         const std::int64_t at = (row + i) * layout.keys + first_key;
-        P::softmax_backward(buffers.weights + at, buffers.d_scores + at, scores + i * attention_block,
-                            d_weights + i * attention_block, attention_block, from, to, layout.scale,
-                            exists ? sums[query] : 0.0F, exists ? delta[query] : 0.0F);
+        P::template softmax_backward<capped>(buffers.weights + at, buffers.d_scores + at, scores + i * attention_block,
+                                             d_weights + i * attention_block, attention_block, from, to, layout.scale,
+                                             layout.shape.cap, exists ? sums[query] : 0.0F,
+                                             exists ? delta[query] : 0.0F);
     }
 }
 
@@ -226,7 +239,11 @@ void backward_queries(BackwardBuffers<P>& buffers, const Layout& layout, HeadRow
     for (std::int64_t row = 0; row < rows; row += attention_block) {
         const std::int64_t row_panels = std::min(layout.key_panels(), (first + row) / attention_block + 1);
         for (std::int64_t panel = block_panel; panel < row_panels; ++panel) {
-            probabilities_block<P>(buffers, layout, first, row, panel, sums, delta);
+            if (layout.shape.cap > 0) {
+                probabilities_block<P, true>(buffers, layout, first, row, panel, sums, delta);
+            } else {
+                probabilities_block<P, false>(buffers, layout, first, row, panel, sums, delta);
+            }
         }
         for (std::int64_t i = 0; i < attention_block; ++i) {
             const std::int64_t from = (row + i) * layout.keys + row_panels * attention_block;

@@ -1,5 +1,6 @@
 #include "host/backend/cpu/cpu_ops.h"
 #include "host/backend/cpu/simd.h"
+#include "host/backend/cpu/soft_cap.h"
 
 #include <algorithm>
 #include <cmath>
@@ -25,8 +26,10 @@ void attention_decode(Tensor out, Tensor q, Tensor keys, Tensor values, const At
                 float score = 0;
 #pragma omp simd reduction(+ : score)
                 for (std::int64_t e = 0; e < shape.head_dim; ++e) score += to_float(query[e]) * to_float(key[e]);
-                weights[static_cast<std::size_t>(t)] = score * scale;
-                largest = std::max(largest, score * scale);
+                score *= scale;
+                if (shape.cap > 0) score = soft_capped(score, shape.cap);
+                weights[static_cast<std::size_t>(t)] = score;
+                largest = std::max(largest, score);
             }
             float total = 0;
             for (std::int64_t t = first; t < shape.length; ++t) {

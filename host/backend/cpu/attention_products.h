@@ -9,6 +9,7 @@
 
 #include "host/backend/cpu/amx.h"
 #include "host/backend/cpu/simd.h"
+#include "host/backend/cpu/soft_cap.h"
 #include "io/dtype.h"
 
 #include <algorithm>
@@ -98,10 +99,12 @@ struct AmxProducts {
         return {largest, _mm512_reduce_add_ps(sums)};
     }
 
-    /// p = exp(scale score - log_sum), d_scores = scale p (d_weight - shift).
+    /// p = exp(scale score - log_sum), d_scores = scale p (d_weight - shift), times 1 - (scale score / cap)^2 if
+    /// capped.
+    template <bool capped>
     static void softmax_backward(Element* weights, Element* d_scores, const float* scores, const float* d_weights,
                                  std::int64_t padded_keys, std::int64_t from, std::int64_t to, float scale,
-                                 float log_sum, float shift) {
+                                 [[maybe_unused]] float cap, float log_sum, float shift) {
         const __m512 scales = _mm512_set1_ps(scale);
         for (std::int64_t j = 0; j < padded_keys; j += 32) {
             __m512 p[2];
@@ -112,6 +115,10 @@ struct AmxProducts {
                 p[half] = _mm512_maskz_mov_ps(keys_between(key, from, to), exponential(log_p));
                 const __m512 d_p = _mm512_sub_ps(_mm512_loadu_ps(d_weights + key), _mm512_set1_ps(shift));
                 d[half] = _mm512_mul_ps(_mm512_mul_ps(p[half], d_p), scales);
+                if constexpr (capped) {
+                    const __m512 share = _mm512_mul_ps(_mm512_loadu_ps(scores + key), _mm512_set1_ps(scale / cap));
+                    d[half] = _mm512_mul_ps(d[half], _mm512_fnmadd_ps(share, share, _mm512_set1_ps(1.0F)));
+                }
             }
             store_rounded(weights + j, p[0], p[1]);
             store_rounded(d_scores + j, d[0], d[1]);
@@ -173,16 +180,18 @@ struct PlainProducts {
         return {largest, sum};
     }
 
-    /// p = exp(scale score - log_sum), d_scores = scale p (d_weight - shift).
+    template <bool capped>
     static void softmax_backward(Element* weights, Element* d_scores, const float* scores, const float* d_weights,
                                  std::int64_t padded_keys, std::int64_t from, std::int64_t to, float scale,
-                                 float log_sum, float shift) {
+                                 [[maybe_unused]] float cap, float log_sum, float shift) {
 #pragma omp simd
         for (std::int64_t j = 0; j < padded_keys; ++j) {
             const bool seen = j >= from && j < to;
             const float p = seen ? exponential(scores[j] * scale - log_sum) : 0.0F;
             weights[j] = p;
-            d_scores[j] = p * (d_weights[j] - shift) * scale;
+            float d = p * (d_weights[j] - shift) * scale;
+            if constexpr (capped) d *= soft_cap_slope(scores[j] * scale, cap);
+            d_scores[j] = d;
         }
     }
 

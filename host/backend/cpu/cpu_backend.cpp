@@ -42,6 +42,10 @@ public:
     }
     void column_sum(Tensor d_bias, Tensor d_out) override { cpu::column_sum(d_bias, d_out); }
     void scale(Tensor hidden, float factor) override { cpu::scale(hidden, factor); }
+    void soft_cap_forward(Tensor values, float cap) override { cpu::soft_cap_forward(values, cap); }
+    void soft_cap_backward(Tensor d_values, Tensor values, float cap) override {
+        cpu::soft_cap_backward(d_values, values, cap);
+    }
     void rope_forward(Tensor heads, Tensor cosines, Tensor sines) override { cpu::rope_forward(heads, cosines, sines); }
     void rope_backward(Tensor d_heads, Tensor cosines, Tensor sines) override {
         cpu::rope_backward(d_heads, cosines, sines);

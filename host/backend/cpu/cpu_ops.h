@@ -16,6 +16,8 @@ void linear_backward_input(Tensor d_in, Tensor d_out, Tensor weight, bool accumu
 void linear_backward_weight(Tensor d_weight, Tensor d_out, Tensor in, bool accumulate);
 void column_sum(Tensor d_bias, Tensor d_out);
 void scale(Tensor hidden, float factor);
+void soft_cap_forward(Tensor values, float cap);
+void soft_cap_backward(Tensor d_values, Tensor values, float cap);
 void rope_forward(Tensor heads, Tensor cosines, Tensor sines);
 void rope_backward(Tensor d_heads, Tensor cosines, Tensor sines);
 void attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, const AttentionShape& shape);

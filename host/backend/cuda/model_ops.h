@@ -9,7 +9,7 @@
 namespace pvtune::cuda {
 
 inline AttentionSizes sizes_of(const AttentionShape& shape) {
-    return {shape.sequences, shape.length, shape.heads, shape.kv_heads, shape.head_dim, shape.window};
+    return {shape.sequences, shape.length, shape.heads, shape.kv_heads, shape.head_dim, shape.window, shape.cap};
 }
 
 inline float* optional_floats(Tensor tensor) { return tensor.empty() ? nullptr : tensor.as<float>(); }
@@ -105,6 +105,14 @@ public:
     void scale(Tensor hidden, float factor) override {
         with_float_type(hidden.dtype,
                         [&]<class T>() { cuda::scale(hidden.as<T>(), factor, hidden.elements(), stream_); });
+    }
+    void soft_cap_forward(Tensor values, float cap) override {
+        cuda::soft_cap_forward(values.as<float>(), cap, values.elements(), stream_);
+    }
+    void soft_cap_backward(Tensor d_values, Tensor values, float cap) override {
+        with_float_type(d_values.dtype, [&]<class T>() {
+            cuda::soft_cap_backward(d_values.as<T>(), values.as<float>(), cap, values.elements(), stream_);
+        });
     }
     void rope_forward(Tensor heads, Tensor cosines, Tensor sines) override {
         with_float_type(heads.dtype, [&]<class T>() {

@@ -14,7 +14,7 @@ cuda::Stream stream_of(const BenchSetting& setting) { return static_cast<cuda::S
 void add_plain_attention(Registry& registry, const BenchSetting& setting) {
     const char* reason = "f32, and head_dim that is no multiple of 8";
     const auto sizes_of = [](const AttentionShape& s) {
-        return cuda::AttentionSizes{s.sequences, s.length, s.heads, s.kv_heads, s.head_dim, s.window};
+        return cuda::AttentionSizes{s.sequences, s.length, s.heads, s.kv_heads, s.head_dim, s.window, s.cap};
     };
     add_version(registry, {"attention_forward", "plain", reason, [=](Operands& operands) {
                                const AttentionOperands a = attention_operands(operands, setting, false);

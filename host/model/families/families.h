@@ -17,6 +17,7 @@ void parse_mistral(ConfigKeys& keys, ModelConfig& config);
 void parse_qwen2(ConfigKeys& keys, ModelConfig& config);
 void parse_qwen3(ConfigKeys& keys, ModelConfig& config);
 void parse_phi3(ConfigKeys& keys, ModelConfig& config);
+void parse_gemma2(ConfigKeys& keys, ModelConfig& config);
 void parse_gemma3(ConfigKeys& keys, ModelConfig& config);
 
 struct Family {
@@ -41,6 +42,10 @@ void parse_rotary_object(ConfigKeys object, const ModelConfig& config, RotaryCon
 /// layer_types, or what the family has without it: which layers have config.window.
 void parse_layer_types(ConfigKeys& keys, ModelConfig& config, const std::function<bool(std::int64_t)>& windowed);
 
+/// What Gemma 2 and 3 share, sizes and sliding_window included.
+void parse_gemma(ConfigKeys& keys, ModelConfig& config);
+/// A cap of scores or logits; 0 where the file says null.
+double parse_cap(ConfigKeys& keys, const std::string& key, double fallback);
 /// query_pre_attn_scalar, which takes head_dim's place under the root of the attention's scale: by way of the amplitude
 /// of cosines and sines, where queries and keys meet.
 void scale_attention(ConfigKeys& keys, ModelConfig& config);

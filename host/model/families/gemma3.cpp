@@ -3,26 +3,15 @@
 
 #include "host/model/families/families.h"
 
-#include <cmath>
 #include <nlohmann/json.hpp>
 
 namespace pvtune {
 
 void parse_gemma3(ConfigKeys& keys, ModelConfig& config) {
     config.max_positions = 131072;
-    config.head_dim = 256;
-    config.tied = true;
-    config.head_norms = config.branch_norms = true;
-    config.norm_offset = 1;
-    config.activation = Activation::gelu_tanh;
-    parse_sizes(keys, config);
-    expect_activation(keys, "hidden_activation", {"gelu_pytorch_tanh"});
-    expect_activation(keys, "hidden_act", {"gelu_pytorch_tanh"});
-    config.embedding_scale = std::sqrt(static_cast<double>(config.width));
-    config.qkv_bias = config.output_bias = keys.boolean("attention_bias", false);
-    keys.only("use_bidirectional_attention", false);
-
-    config.window = keys.integer("sliding_window", 1, std::int64_t{1} << 40, 4096);
+    config.head_norms = true;
+    parse_gemma(keys, config);
+    config.logit_cap = parse_cap(keys, "final_logit_softcapping", 0);
     const std::int64_t written = keys.integer("_sliding_window_pattern", 1, 4096, 6);
     const std::int64_t pattern = keys.integer("sliding_window_pattern", 1, 4096, written);
     parse_layer_types(keys, config, [&](std::int64_t i) { return (i + 1) % pattern != 0; });

@@ -150,6 +150,30 @@ void parse_layer_types(ConfigKeys& keys, ModelConfig& config, const std::functio
     if (!any) config.window = 0;
 }
 
+void parse_gemma(ConfigKeys& keys, ModelConfig& config) {
+    config.head_dim = 256;
+    config.tied = true;
+    config.branch_norms = true;
+    config.norm_offset = 1;
+    config.activation = Activation::gelu_tanh;
+    parse_sizes(keys, config);
+    expect_activation(keys, "hidden_activation", {"gelu_pytorch_tanh"});
+    expect_activation(keys, "hidden_act", {"gelu_pytorch_tanh"});
+    config.embedding_scale = std::sqrt(static_cast<double>(config.width));
+    config.qkv_bias = config.output_bias = keys.boolean("attention_bias", false);
+    config.window = keys.integer("sliding_window", 1, most_positions, 4096);
+    keys.only("sliding_window_size", config.window);  // the same once more, in some of Gemma 2's own files
+    keys.only("use_bidirectional_attention", false);
+}
+
+double parse_cap(ConfigKeys& keys, const std::string& key, double fallback) {
+    const double cap = keys.positive(key, fallback);
+    if (keys.is_null(key) || cap == 0) return 0;
+    // Where f32 has neither the cap nor a score's share of it, a model would silently be another one.
+    if (cap < 1e-3 || cap > 1e6) keys.fail("\"" + key + "\" is " + keys.text(key) + ", not from 0.001 to 1000000");
+    return cap;
+}
+
 void scale_attention(ConfigKeys& keys, ModelConfig& config) {
     const double scalar = keys.positive("query_pre_attn_scalar", 256);
     const double amplitude = std::pow(static_cast<double>(config.head_dim) / scalar, 0.25);
