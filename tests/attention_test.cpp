@@ -2,6 +2,7 @@
 #include "host/backend/cpu/cpu_ops.h"
 #include "tests/tensors.h"
 
+#include <limits>
 #include <optional>
 
 namespace pvtune::cpu {
@@ -244,6 +245,28 @@ TEST(Attention, LargeScoresStayFinite) {
                 for (const double value : values_of(*result)) ASSERT_TRUE(std::isfinite(value));
             }
         }
+    }
+}
+
+// A model that has diverged must be seen to.
+TEST(Attention, NaNIsPassedOnToThoseThatSeeIt) {
+    constexpr std::int64_t length = 45;
+    constexpr std::int64_t bad = 5;
+    const auto check = [](DType dtype, float cap) {
+        Operands o(dtype, {1, length, 1, 1, 16, 0, cap});
+        o.k.set(bad * 16 + 3, std::numeric_limits<double>::quiet_NaN());
+        attention_forward(o.out, o.log_sum_exp, o.q, o.k, o.v, o.shape);
+        const auto out = values_of(o.out);
+        for (std::int64_t token = 0; token < length; ++token) {
+            EXPECT_EQ(std::isnan(out[static_cast<std::size_t>(token * 16)]), token >= bad)
+                << name_of(dtype) << ", cap " << cap << ", token " << token;
+        }
+    };
+    for (const float cap : {0.0F, 1.5F}) {
+        check(DType::f32, cap);
+        check(DType::bf16, cap);
+        const WithoutAmx without;
+        check(DType::bf16, cap);
     }
 }
 

@@ -40,7 +40,7 @@ inline float exponential(float x) {
 /// The same of 16 values, for x up to 80.
 inline __m512 exponential(__m512 x) {
     const auto fused = [](__m512 a, __m512 b, float c) { return _mm512_fmadd_ps(a, b, _mm512_set1_ps(c)); };
-    x = _mm512_max_ps(x, _mm512_set1_ps(-80.0F));
+    x = _mm512_max_ps(_mm512_set1_ps(-80.0F), x);  // in this order a NaN stays one
     const __m512 power = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504F)), 8);  // no exceptions
     __m512 f = _mm512_fnmadd_ps(power, _mm512_set1_ps(0.693359375F), x);
     f = _mm512_fnmadd_ps(power, _mm512_set1_ps(-2.12194440e-4F), f);
