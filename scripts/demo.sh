@@ -8,8 +8,8 @@ here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # What the demo runs with; all else is the program's default.
-QUANTIZE_FLAGS=(--representation aqlm --codebooks 2 --code-bits 8 --group 8 --ctx 1024 --block-epochs 1 --precision bf16)
-CALIBRATION_SEQUENCES=32
+QUANTIZE_FLAGS=(--representation aqlm --codebooks 2 --code-bits 8 --group 8 --ctx 1024 --block-epochs 1 --rounds 2 --precision bf16)
+CALIBRATION_SEQUENCES=24
 TUNE_FLAGS=(--strategy pv-ste --steps 20 --batch 2 --ctx 1024 --lr 1e-3 --code-lr 3e-2 --precision bf16 --checkpoint-every 0)
 EVAL_FLAGS=(--ctx 1024 --precision bf16)
 EVAL_WINDOWS=40
