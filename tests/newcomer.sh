@@ -88,6 +88,6 @@ step "a tiny model" "cd tests/python && ../../build/venv/bin/python tiny_model.p
 step "the commands under 'Your own model'" "$own"
 step "what they made" "build/pvtune inspect tuned.h5 --verify"
 if [[ -n $full ]]; then
-    while read -r command; do step "${command%% *#*}" "${command%%#*}"; done <<<"$two"
+    while read -r command; do step "${command%%  *}" "${command%%#*}"; done <<<"$two"
 fi
 say "every command worked"
