@@ -90,8 +90,9 @@ for ((round = 1; round <= rounds; round++)); do
     for precision in "${precisions[@]}"; do
         common=(--precision "$precision" --threads "$threads" --ctx 1024 --json --quiet)
         pytorch "$round" "$precision" eval
+        # More windows than PyTorch's: its rate is of a process that has warmed up, ours counts the first window too.
         timed "$round-pvtune-eval-$precision" build/pvtune eval --model "$work/model.h5" --tokens "$work/tokens.h5" \
-            --windows 4 "${common[@]}"
+            --windows 12 "${common[@]}"
         pytorch "$round" "$precision" gradients
         timed "$round-pvtune-step-$precision" build/pvtune tune --model "$work/quantized.h5" --teacher "$work/model.h5" \
             --tokens "$work/tokens.h5" --strategy pv-ste --steps "$steps" --batch 2 --out "$work/tuned.h5" \
