@@ -105,8 +105,8 @@ TEST(CudaAttentionForward, BitsDoNotDependOnTheOrderOfThreads) {
     }
 }
 
-// Of whole numbers, so that scores of 1e4 are exact in any order of their sums: f32 leaves an exponent of that size three
-// digits behind the point.
+// Of whole numbers, so that scores of 1e4 are exact in any order of their sums: f32 leaves an exponent of that size
+// three digits behind the point.
 TEST(CudaAttentionForward, LargeScoresStayFinite) {
     const auto whole_numbers = [](std::uint32_t seed) {
         return [next = Uniform(seed, 128)]() mutable { return std::round(next()); };
