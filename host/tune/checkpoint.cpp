@@ -1,6 +1,7 @@
 // What a tuning run keeps on disk: checkpoints, and the tuned model.
 
 #include "host/tune/finite.h"
+#include "host/tune/subspace.h"
 #include "host/tune/tuner.h"
 #include "io/error.h"
 
@@ -103,13 +104,14 @@ void Tuner::load_checkpoint(const StoreReader& checkpoint, const std::string& so
     }
     steps_done_ = checkpoint.integer("/", "step");
     loss_ = checkpoint.real("/", "loss");
+    const std::int64_t total = model_budget(student_, settings_);
     for_moving([&](const Matrix& matrix, MatrixState& state) {
         const std::string group = "/v/" + matrix.name;
         for (const auto& [name, tensor] : kept(state.v)) {
             read_tensor(backend_, checkpoint, group + "/" + name, tensor);
         }
         state.budget = checkpoint.integer(group, "budget");
-        if (state.budget < 1 || state.budget > matrix.quantized->groups()) {
+        if (state.budget < 1 || state.budget > largest_budget(matrix.quantized->groups(), total, settings_)) {
             throw Error(checkpoint.path() + ": " + group + ": a budget of " + std::to_string(state.budget) +
                         " groups: the file is damaged, start again without --resume");
         }

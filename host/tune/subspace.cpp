@@ -36,6 +36,10 @@ std::int64_t model_budget(const Model& model, const TuneSettings& settings) {
     return total;
 }
 
+std::int64_t largest_budget(std::int64_t groups, std::int64_t total, const TuneSettings& settings) {
+    return settings.subspace == Subspace::layer_budget ? std::min(groups, total) : v_budget(groups, settings);
+}
+
 std::int64_t searched_groups(std::int64_t groups, std::int64_t budget, const TuneSettings& settings) {
     return settings.candidates > groups / budget ? groups : settings.candidates * budget;
 }

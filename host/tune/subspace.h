@@ -17,6 +17,8 @@ inline constexpr std::int64_t score_bins = 1024;
 std::int64_t v_budget(std::int64_t groups, const TuneSettings& settings);
 /// Of all quantised matrices together.
 std::int64_t model_budget(const Model& model, const TuneSettings& settings);
+/// The most that any V step may change of one matrix; total: model_budget().
+std::int64_t largest_budget(std::int64_t groups, std::int64_t total, const TuneSettings& settings);
 /// Throws Error where a matrix of the model has no such subspace.
 void check_subspace(const Model& model, const TuneSettings& settings);
 /// Groups that are searched so that `budget` may change.

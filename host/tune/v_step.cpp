@@ -176,12 +176,10 @@ VScratch allocate_v_scratch(Arena& arena, const Model& model, const TuneSettings
         for (const Matrix& matrix : block.matrices) {
             if (!matrix.quantized) continue;
             const std::int64_t own = matrix.quantized->groups();
-            const bool shared = settings.subspace == Subspace::layer_budget;
-            const std::int64_t most = shared ? std::min(own, total) : v_budget(own, settings);
             elements = std::max(elements, matrix.rows * matrix.columns);
             beside_buffers = beside_buffers || matrix.quantized->has_code_space();
             groups = std::max(groups, own);
-            searched = std::max(searched, searched_groups(own, most, settings));
+            searched = std::max(searched, searched_groups(own, largest_budget(own, total, settings), settings));
             code_bytes =
                 std::max(code_bytes, matrix.quantized->codes_per_group() * size_of(matrix.quantized->code_dtype()));
         }

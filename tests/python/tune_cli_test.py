@@ -277,6 +277,11 @@ class Stopping(TuneTest):
             checkpoint.write_bytes(bad)
             self.refused(self.tune(out, "--quiet", "--resume", steps=100_000), str(checkpoint))
             self.assertFalse(out.exists())
+        checkpoint.write_bytes(content)
+        with h5py.File(checkpoint, "r+") as file:  # within the matrix, beyond what a V step has memory for
+            group = next(name for name in file["v"] if "budget" in file["v"][name].attrs)
+            file["v"][group].attrs["budget"] = file["v"][group].attrs["budget"] + 1
+        self.refused(self.tune(out, "--quiet", "--resume", steps=100_000), str(checkpoint), "budget")
 
 
 class Refusing(TuneTest):
