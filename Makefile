@@ -135,13 +135,15 @@ compile-check: ## compile every kernel with nvcc, where there is one, for ARCHIT
 # The page is about one architecture; the others are only searched for spills.
 .PHONY: ptxas-table
 ptxas-table: device-objects
-	@for architecture in $(ARCHITECTURES); do \
+	@status=0; \
+	for architecture in $(ARCHITECTURES); do \
 	    folder=build/nvcc/sm_$$architecture; \
 	    [[ $$architecture == 90 ]] && out=docs/ptxas.md || out=$$folder/ptxas.md; \
 	    scripts/ptxas_table.py --folder $$folder --out $$out \
 	        --compiler "$$(nvcc --version | sed -n 's/.*\(release [0-9.]*\).*/nvcc, \1/p')" \
-	        $(patsubst %.cu,$$folder/%.ptxas,$(filter cuda/%,$(DEVICE_SOURCES))); \
-	done
+	        $(patsubst %.cu,$$folder/%.ptxas,$(filter cuda/%,$(DEVICE_SOURCES))) || status=1; \
+	done; \
+	exit $$status
 
 .PHONY: device-objects
 device-objects: $(foreach architecture,$(ARCHITECTURES),$(DEVICE_SOURCES:%.cu=build/nvcc/sm_$(architecture)/%.o))

@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(nearest_threads)
 }
 
 template <int group, class Code>
-__global__ void __launch_bounds__(nearest_threads)
+__global__ void __launch_bounds__(nearest_threads, 5)
     adopt_nearest_kernel(std::uint8_t* changed, const unsigned long long* found, int ranges, const float* target,
                          const std::uint32_t* chosen, std::int64_t count, AdditiveView<Code> additive,
                          Divisor row_groups) {

@@ -173,7 +173,9 @@ __device__ inline void offer_codes(Candidates<size>& candidates, const Beam<grou
 }
 
 template <int group, int list, class Code>
-__global__ void __launch_bounds__(block_threads, group == 16 ? 4 : 6)
+__global__ void __launch_bounds__(block_threads, group == 16  ? 4
+                                                 : group == 8 ? 5
+                                                              : 6)
     beam_assign_kernel(std::uint8_t* changed, const float* target, const std::uint32_t* chosen, std::int64_t count,
                        AdditiveView<Code> additive, Divisor row_groups, Tables tables, int width, int sweeps) {
     __shared__ Beam<group> beams[block_warps];

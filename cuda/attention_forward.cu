@@ -263,11 +263,11 @@ template <class Tiles, bool capped>
 __global__ void __launch_bounds__(Tiles::threads, Tiles::blocks) attention_forward_kernel(ForwardArguments a) {
     constexpr int depth = Tiles::depth;
     const QueryBlock block = query_block<Tiles>(a);
-    const int key_stride = a.kv_heads * a.head_dim;
 
     const SharedTile<depth> query_tile{dynamic_shared<bf16>()};
     bf16* const stages = query_tile.data + Tiles::query_rows * depth;
     const auto copy_keys = [&](int tile) {
+        const int key_stride = static_cast<int>(kept_in_loop(static_cast<unsigned>(a.kv_heads))) * a.head_dim;
         const int first_key = tile * Tiles::key_rows;
         const std::int64_t offset = static_cast<std::int64_t>(block.key_row + first_key * a.kv_heads) * a.head_dim;
         bf16* const stage = stages + tile % 2 * Tiles::stage_elements;
@@ -289,11 +289,14 @@ __global__ void __launch_bounds__(Tiles::threads, Tiles::blocks) attention_forwa
     // Finite: a row that has seen no key has weights 2^-inf, not nan.
     for (auto& band : rows.largest) band[0] = band[1] = -1e30F;
 
-    const int last_tile = (min(block.first + Tiles::query_rows, a.length) - 1) / Tiles::key_rows;
-    for (; tile <= last_tile; ++tile) {
+    const auto last_tile = [&] {
+        const int length = static_cast<int>(kept_in_loop(static_cast<unsigned>(a.length)));
+        return (min(block.first + Tiles::query_rows, length) - 1) / Tiles::key_rows;
+    };
+    for (; tile <= last_tile(); ++tile) {
         async_wait<0>();
         __syncthreads();
-        if (tile < last_tile) copy_keys(tile + 1);
+        if (tile < last_tile()) copy_keys(tile + 1);
         const int first_query = block.first + warp_first_row<Tiles>();
         const int last_query = first_query + Tiles::warp_rows - 1;
         const int first_key = tile * Tiles::key_rows;
@@ -313,30 +316,31 @@ __global__ void __launch_bounds__(Tiles::threads, Tiles::blocks) attention_forwa
     store_rows<Tiles>(rows, query_tile, a);
 }
 
-template <class Tiles>
+template <class Tiles, bool capped>
 void start_forward(ForwardArguments a, const AttentionSizes& sizes, Stream stream) {
     const std::int64_t key_bytes = 2 * sizes.length * sizes.head_dim * static_cast<std::int64_t>(sizeof(bf16));
     a.order = BlockOrder(sizes.sequences * sizes.heads, ceil_divide(key_bytes * sizes.kv_heads, sizes.heads),
                          ceil_divide(sizes.length, Tiles::query_rows));
-    const auto kernel = sizes.cap > 0 ? attention_forward_kernel<Tiles, true> : attention_forward_kernel<Tiles, false>;
-    launch(kernel, a.order.count(), Tiles::threads, Tiles::shared_bytes, stream, a);
+    launch(attention_forward_kernel<Tiles, capped>, a.order.count(), Tiles::threads, Tiles::shared_bytes, stream, a);
 }
 
+template <bool capped>
 void start_forward_on_tensor_cores(const ForwardArguments& a, const AttentionSizes& sizes, Stream stream) {
-    // Short sequences with few heads: blocks half as long, so that there is one for every multiprocessor.
+    // Short sequences with few heads: blocks half as long, so that there is one for every multiprocessor. A cap takes
+    // registers that tiles must leave.
     const std::int64_t long_blocks = sizes.sequences * sizes.heads * ceil_divide(sizes.length, 128);
     const bool few = long_blocks < 2 * multiprocessors();
     switch (tile_width(sizes)) {
         case 64:
-            if (few) return start_forward<ForwardTiles<64, 64, 64, 4, true, 3>>(a, sizes, stream);
-            return start_forward<ForwardTiles<64, 128, 64, 4, false, 3>>(a, sizes, stream);
+            if (few) return start_forward<ForwardTiles<64, 64, 64, 4, true, 3>, capped>(a, sizes, stream);
+            return start_forward<ForwardTiles<64, 128, 64, 4, false, capped ? 2 : 3>, capped>(a, sizes, stream);
         case 96:
-            return start_forward<ForwardTiles<96, 128, 64, 4, false, 2>>(a, sizes, stream);
+            return start_forward<ForwardTiles<96, 128, 64, 4, false, 2>, capped>(a, sizes, stream);
         case 128:
-            if (few) return start_forward<ForwardTiles<128, 64, 64, 4, true, 2>>(a, sizes, stream);
-            return start_forward<ForwardTiles<128, 128, 64, 4, false, 2>>(a, sizes, stream);
+            if (few) return start_forward<ForwardTiles<128, 64, 64, 4, true, 2>, capped>(a, sizes, stream);
+            return start_forward<ForwardTiles<128, 128, capped ? 32 : 64, 4, false, 2>, capped>(a, sizes, stream);
         default:
-            return start_forward<ForwardTiles<256, 64, 32, 4, false, 2>>(a, sizes, stream);
+            return start_forward<ForwardTiles<256, 64, 32, 4, false, 2>, capped>(a, sizes, stream);
     }
 }
 
@@ -363,7 +367,9 @@ void attention_forward(T* out, float* log_sum_exp, const T* q, const T* k, const
                                      .scale = sizes.cap > 0 ? sizes.cap : attention_scale(sizes),
                                      .order = {},
                                      .to_share = share_factor(sizes)};
-            return start_forward_on_tensor_cores(a, sizes, stream);
+            const auto start =
+                sizes.cap > 0 ? start_forward_on_tensor_cores<true> : start_forward_on_tensor_cores<false>;
+            return start(a, sizes, stream);
         }
     }
     plain_attention_forward(out, log_sum_exp, q, k, v, sizes, stream);

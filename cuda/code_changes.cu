@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 template <class Code>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 8)
     code_distance_kernel(float* distance, AdditiveView<Code> additive, const float* target, const std::uint32_t* chosen,
                          std::int64_t count) {
     const std::int64_t i = thread_index();
@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(block_threads)
     places[i] = static_cast<std::uint32_t>(i);
 }
 
-constexpr int bound_threads = 1024;
+constexpr int bound_threads = 512;  // twice as many would leave each too few registers
 constexpr int bound_warps = bound_threads / warp_size;
 constexpr int bound_items = 8;  // changes in a row that one thread adds up
 

@@ -96,11 +96,12 @@ __device__ inline float warp_sums(float (&values)[count], int lane) {
     return values[0];
 }
 
-/// Rows a warp works on at once: as many as leave registers to the codes of two groups of each.
-template <class Code, int group, int books>
-inline constexpr int rows_a_warp = books == 0 || group* books > 32           ? 2
-                                   : group == 16 || books * sizeof(Code) > 2 ? 4
-                                                                             : 8;
+/// Rows a warp works on at once: as many as leave registers to the codes of two groups of each,
+/// and, where these are loaded in f32, to several codewords on their way.
+template <class Code, int group, int books, bool in_shared>
+inline constexpr int rows_a_warp = books == 0 || group* books > (in_shared ? 32 : 16) ? 2
+                                   : group == 16 || books * sizeof(Code) > 2          ? 4
+                                                                                      : 8;
 
 template <class T, class Code, int group, int books, bool in_shared>
 __global__ void __launch_bounds__(block_threads, 1)
@@ -110,7 +111,7 @@ __global__ void __launch_bounds__(block_threads, 1)
                            int codebook_size, int split) {
     using Entry = std::conditional_t<in_shared, T, float>;
     using Piece = Pieces<Entry, group>;
-    constexpr int tile_rows = rows_a_warp<Code, group, books>;
+    constexpr int tile_rows = rows_a_warp<Code, group, books, in_shared>;
     constexpr int stride = in_shared ? line_bytes / static_cast<int>(sizeof(Entry)) : group;  // between codewords
     const int count = books > 0 ? books : book_count;
     const int lane = static_cast<int>(threadIdx.x) % warp_size;
@@ -203,7 +204,7 @@ void dequantize_gemv(T* out, const T* in, const float* bias, const AdditiveView<
     int split = 1;
     while (split < most_split && 2 * split * warp_size <= additive.groups) split *= 2;
     const auto start = [&]<int group, int books, bool shared>() {
-        const std::int64_t tiles = ceil_divide(additive.rows, rows_a_warp<Code, group, books>);
+        const std::int64_t tiles = ceil_divide(additive.rows, rows_a_warp<Code, group, books, shared>);
         const std::int64_t blocks = std::min<std::int64_t>(ceil_divide(tiles * split, block_warps), multiprocessors());
         launch(dequantize_gemv_kernel<T, Code, group, books, shared>, static_cast<unsigned>(blocks), block_threads,
                shared ? static_cast<std::size_t>(shared_bytes) : 0, stream, out, in, bias, additive.codes,

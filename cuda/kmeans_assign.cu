@@ -13,7 +13,7 @@ namespace pvtune::cuda {
 namespace {
 
 template <int dim, int points_a_thread>
-__global__ void __launch_bounds__(nearest_threads, 6)
+__global__ void __launch_bounds__(nearest_threads, dim == 16 ? 5 : 6)
     kmeans_assign_kernel(std::uint32_t* codes, float* distances, const float* __restrict__ points,
                          const float* __restrict__ centres, std::int64_t count, int centre_count) {
     __shared__ CodewordTile<dim> tile;

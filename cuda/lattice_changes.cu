@@ -51,7 +51,7 @@ __device__ inline void change_one_code(const SearchTables& tables, std::uint8_t*
 }
 
 template <int bytes>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 4)
     lattice_different_kernel(LatticeView lattice, std::uint8_t* changed, const float* target,
                              const std::uint32_t* chosen, std::int64_t count,
                              const __grid_constant__ e8p::Tables constants) {

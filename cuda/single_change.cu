@@ -12,6 +12,7 @@ namespace {
 
 constexpr int block_threads = 128;
 constexpr int tile_size = 128;
+constexpr int blocks = 5;  // on a multiprocessor, at the least: what a group of 16 and its search keep in registers
 constexpr std::uint32_t no_change = 0xffffffffU;
 
 __device__ inline float minus_infinity() { return __uint_as_float(0xff800000U); }
@@ -62,7 +63,7 @@ __device__ inline Best search_codebooks(const AdditiveView<Code>& additive, cons
 }
 
 template <int group, class Code>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, blocks)
     assign_different_kernel(AdditiveView<Code> additive, std::uint8_t* changed, const float* target,
                             const std::uint32_t* chosen, std::int64_t count, Divisor row_groups) {
     const std::int64_t i = std::int64_t{blockIdx.x} * block_threads + threadIdx.x;
