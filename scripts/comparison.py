@@ -3,7 +3,8 @@
 
 A row is one model: a start (quantised, not tuned), a start tuned by a strategy, or one that is there for comparison
 alone. Its record lies in OUT/rows; a row whose commands are those of its record is not run again, and a tuning run that
-was stopped goes on from its checkpoint.
+was stopped goes on from its checkpoint. Records name files relative to the folders of inputs and models, so that those
+of another machine can be gone on with; what was tuned from a start that comes out with other bits here is run again.
 """
 
 import os
@@ -37,16 +38,16 @@ class Row:
     name: str
     start: Optional[str]  # the row it is tuned from
     strategy: str
-    command: list[str]
-    model: Path
+    command: list[str]  # as recorded: see Runner.words
+    model: str
     evaluations: dict[str, list[str]] = field(default_factory=dict)
 
-    def make_by(self, command: list[str], folder: Path) -> None:
+    def make_by(self, command: list[str]) -> None:
         """The model's file is named after its command: what was made or left off by another one is not taken for it, and
         what is tuned from a start that changed is made again."""
         tag = hashlib.sha256("\0".join(command).encode()).hexdigest()[:8]
-        self.model = folder / f"{self.file}-{tag}.h5"
-        self.command = [*command, "--out", str(self.model)]
+        self.model = f"models/{self.file}-{tag}.h5"
+        self.command = [*command, "--out", self.model]
 
     @property
     def file(self) -> str:
@@ -76,74 +77,132 @@ def read_config(path: Path) -> Record:
     return config
 
 
-def rows(config: Record, inputs: Path, out: Path) -> list[Row]:
+def rows(config: Record) -> list[Row]:
     """All rows in the order in which they run: each start, then what is tuned from it, then the untuned ones."""
-    program = os.path.join(environment.ROOT, "build", "pvtune")
     common = shlex.split(config["common"])
 
     def flags(text: str) -> list[str]:
-        return [str(inputs / word) if word.endswith(".h5") else word for word in shlex.split(text)]
+        return [f"inputs/{word}" if word.endswith(".h5") else word for word in shlex.split(text)]
 
-    dense = inputs / config["model"]
-    texts = {name: [program, "eval", *flags(text), *common] for name, text in config["texts"].items()}
+    dense, tokens = (f"inputs/{config[name]}" for name in ("model", "tokens"))
+    texts = {name: ["pvtune", "eval", *flags(text), *common] for name, text in config["texts"].items()}
     found = [Row("unquantised", None, "", [], dense, texts)]
 
     def quantized(name: str, text: str) -> Row:
-        row = Row(name, None, "", [], Path(), texts)
-        row.make_by([program, "quantize", "--model", str(dense), *flags(text), *common], out / "models")
+        row = Row(name, None, "", [], "", texts)
+        row.make_by(["pvtune", "quantize", "--model", dense, *flags(text), *common])
         return row
 
     for name, text in config["starts"].items():
         start = quantized(name, f"{text} {config['calibration']}")
         found.append(start)
         for strategy, rates in config["strategies"].items():
-            row = Row(f"{name}, {strategy}", name, strategy, [], Path(), texts)
-            row.make_by([program, "tune", "--model", str(start.model), "--teacher", str(dense), "--tokens",
-                         str(inputs / config["tokens"]), "--strategy", strategy, *flags(config["tuning"]), *flags(rates),
-                         *common], out / "models")
+            row = Row(f"{name}, {strategy}", name, strategy, [], "", texts)
+            row.make_by(["pvtune", "tune", "--model", start.model, "--teacher", dense, "--tokens", tokens, "--strategy",
+                         strategy, *flags(config["tuning"]), *flags(rates), *common])
             found.append(row)
     return found + [quantized(name, text) for name, text in config["untuned"].items()]
 
 
-def call(command: list[str]) -> Record:
-    """Run a command of the program and give its JSON result; progress goes to the terminal."""
-    done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode == 130:
-        raise KeyboardInterrupt
-    if done.returncode != 0:
-        raise Error(f"exit status {done.returncode} of: {shlex.join(command)}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+@dataclass
+class Runner:
+    """Where the commands of rows find their program and their files."""
+
+    inputs: Path
+    out: Path
+
+    def path(self, word: str) -> str:
+        """A word of a command, with the folder that it means."""
+        for folder, where in (("inputs/", self.inputs), ("models/", self.out / "models")):
+            if word.startswith(folder):
+                return str(where / word[len(folder):])
+        return os.path.join(environment.ROOT, "build", "pvtune") if word == "pvtune" else word
+
+    def call(self, command: list[str]) -> Record:
+        """Run a command of the program and give its JSON result; progress goes to the terminal."""
+        words = [self.path(word) for word in command]
+        done = subprocess.run([*words, "--json"], stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode == 130:
+            raise KeyboardInterrupt
+        if done.returncode != 0:
+            raise Error(f"exit status {done.returncode} of: {shlex.join(words)}")
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
+    def record_path(self, row: Row) -> Path:
+        return self.out / "rows" / f"{row.file}.json"
+
+    def has_model(self, row: Row) -> bool:
+        """Whether the row's model is there and its record is of it."""
+        return Path(self.path(row.model)).is_file() and self.record_path(row).is_file()
 
 
-def measure(row: Row, out: Path) -> Record:
-    """Make the row's model, unless it is there, and measure it."""
+def measure(row: Row, runner: Runner, start: Optional[Record]) -> Record:
+    """Make the row's model, unless it is there, and measure it. start: the record of what it is tuned from."""
     record: Record = {"name": row.name, "start": row.start, "strategy": row.strategy, **row.key()}
-    program = row.evaluations[next(iter(row.evaluations))][0]
     if row.command:
-        command = [*row.command, "--log", str(out / "logs" / f"{row.file}.jsonl")]
-        if (row.start and Path(f"{row.model}.checkpoint").exists()) or Path(f"{row.model}.calibration").exists():
+        command = [*row.command, "--log", str(runner.out / "logs" / f"{row.file}.jsonl")]
+        model = runner.path(row.model)
+        if (row.start and Path(f"{model}.checkpoint").exists()) or Path(f"{model}.calibration").exists():
             command.append("--resume")
         begin = time.monotonic()
-        record["made"] = call(command)
+        record["made"] = runner.call(command)
         record["seconds"] = round(time.monotonic() - begin, 1)
-    held = call([program, "inspect", str(row.model)])
+    if start:
+        record["start_hash"] = start["content_hash"]
+    held = runner.call(["pvtune", "inspect", row.model])
+    record["content_hash"] = held["content_hash"]
     in_blocks = [tensor for tensor in held["tensors"] if "*" in tensor["name"] and " x " in tensor["shape"]]
     quantized = sum(tensor["weights"] for tensor in in_blocks)
     # As deployed: block matrices as accounted, all else in 16 bits.
     record["bits_per_weight"] = held["bits_per_weight"] if row.command else 16
     record["model_bytes"] = round(quantized * record["bits_per_weight"] / 8 + (held["parameters"] - quantized) * 2)
-    record["perplexity"] = {name: call([*evaluate, "--model", str(row.model)])["perplexity"]
+    record["perplexity"] = {name: runner.call([*evaluate, "--model", row.model])["perplexity"]
                             for name, evaluate in row.evaluations.items()}
     return record
 
 
-def read_record(row: Row, out: Path) -> Optional[Record]:
-    """The row's record, if it was made by the commands that would make it now."""
+def read_records(matrix: list[Row], runner: Runner, earlier: Optional[Path]) -> dict[str, Record]:
+    """Records that were made by the commands that would make them now: this folder's, or else the earlier run's."""
+    found: dict[str, Record] = {}
+    for record in read_json(earlier) if earlier else []:
+        found[record["name"]] = record
+    for row in matrix:
+        path = runner.record_path(row)
+        if path.is_file():
+            try:
+                found[row.name] = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError:
+                print(f"comparison.py: {path}: damaged, its row is run again", file=sys.stderr)
+    keys = {row.name: row.key() for row in matrix}
+    return {name: record for name, record in found.items()
+            if name in keys and {key: record.get(key) for key in keys[name]} == keys[name]}
+
+
+def read_json(path: Path) -> list[Record]:
+    """The records of a comparison.json."""
     try:
-        record = json.loads((out / "rows" / f"{row.file}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if {key: record.get(key) for key in row.key()} == row.key() else None
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Error(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise Error(f"{path}: not JSON ({error})") from error
+    if not isinstance(records, list) or not all(isinstance(record, dict) and "name" in record for record in records):
+        raise Error(f"{path}: no list of rows: it should be the comparison.json of a comparison")
+    return records
+
+
+def valid(matrix: list[Row], records: dict[str, Record]) -> list[Record]:
+    """The records whose start, if they have one, is still the model that they were tuned from."""
+    return [record for row in matrix if (record := records.get(row.name))
+            and (not row.start or record["start_hash"] == records.get(row.start, {}).get("content_hash"))]
+
+
+def to_run(matrix: list[Row], chosen: set[str], records: dict[str, Record], runner: Runner) -> list[Row]:
+    """The chosen rows without a valid record, and starts that they need and whose models are not there."""
+    done = {record["name"] for record in valid(matrix, records)}
+    left = {row.name for row in matrix if row.name in chosen and row.name not in done}
+    starts = {row.start for row in matrix if row.name in left}
+    return [row for row in matrix if row.name in left or (row.name in starts and not runner.has_model(row))]
 
 
 def main() -> None:
@@ -158,6 +217,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=root / "out" / "comparison", metavar="DIR",
                         help="folder of rows, table and plot (default: out/comparison)")
     parser.add_argument("--only", default="", metavar="REGEX", help="run the rows whose names match, with their starts")
+    parser.add_argument("--rows", type=Path, metavar="FILE",
+                        help="take the rows of FILE, the comparison.json of another run, as done")
     parser.add_argument("--report", action="store_true", help="write table and plot of what is there, run nothing")
     arguments = parser.parse_args()
     try:
@@ -165,7 +226,8 @@ def main() -> None:
     except re.error as error:
         raise Error(f"--only {arguments.only!r}: not a regular expression ({error})") from error
     out = arguments.out
-    matrix = rows(read_config(arguments.config), arguments.inputs.resolve(), out.resolve())
+    matrix = rows(read_config(arguments.config))
+    runner = Runner(arguments.inputs.resolve(), out.resolve())
     chosen = {row.name for row in matrix if only.search(row.name)}
     if not chosen:
         raise Error(f"--only {arguments.only!r}: no row has such a name; the first is {matrix[0].name!r}")
@@ -173,27 +235,22 @@ def main() -> None:
     for folder in ("rows", "models", "logs"):
         (out / folder).mkdir(parents=True, exist_ok=True)
 
-    records = {row.name: record for row in matrix if (record := read_record(row, out))}
-    left = [row for row in matrix if row.name in chosen and row.name not in records]
-    remake = {row.start for row in left if row.start and not row_model_exists(matrix, row.start)}
-    left = [row for row in matrix if row in left or row.name in remake]
+    records = read_records(matrix, runner, arguments.rows)
     begin = time.monotonic()
-    for done, row in enumerate([] if arguments.report else left):
-        eta = f", {(time.monotonic() - begin) / done * (len(left) - done) / 60:.0f} min left" if done else ""
-        print(f"\n[{done + 1}/{len(left)}{eta}] {row.name}", file=sys.stderr)
-        record = measure(row, out)
-        write_text(out / "rows" / f"{row.file}.json", json.dumps(record, indent=2) + "\n")
-        records[row.name] = record
+    done = 0
+    while not arguments.report and (left := to_run(matrix, chosen, records, runner)):
+        row = left[0]
+        eta = f", {(time.monotonic() - begin) / done * len(left) / 60:.0f} min left" if done else ""
+        done += 1
+        print(f"\n[{done}/{done + len(left) - 1}{eta}] {row.name}", file=sys.stderr)
+        records[row.name] = measure(row, runner, records.get(row.start or ""))
+        write_text(runner.record_path(row), json.dumps(records[row.name], indent=2) + "\n")
         if row.start:
-            row.model.unlink()  # a start is needed again, a tuned model is a command away
-        write_report([records[other.name] for other in matrix if other.name in records], out)
-    write_report([records[other.name] for other in matrix if other.name in records], out)
-    print(f"{len(records)} of {len(matrix)} rows: {out / 'comparison.md'}")
-
-
-def row_model_exists(matrix: list[Row], name: str) -> bool:
-    """Whether the quantised model of a start is there."""
-    return next(row for row in matrix if row.name == name).model.is_file()
+            Path(runner.path(row.model)).unlink()  # a start is needed again, a tuned model is a command away
+        write_report(valid(matrix, records), out)
+    finished = valid(matrix, records)
+    write_report(finished, out)
+    print(f"{len(finished)} of {len(matrix)} rows: {out / 'comparison.md'}")
 
 
 if __name__ == "__main__":

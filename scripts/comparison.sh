@@ -4,11 +4,12 @@
 #
 #   scripts/comparison.sh                          all of scripts/comparison.json
 #   scripts/comparison.sh --only REGEX             rows whose names match, e.g. 'aqlm 2'
+#   scripts/comparison.sh --rows FILE              goes on with the rows of another run's comparison.json
 #   scripts/comparison.sh --config FILE --out DIR  another matrix
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
-    sed -n '2,7s/^# \{0,1\}//p' scripts/comparison.sh
+    sed -n '2,8s/^# \{0,1\}//p' scripts/comparison.sh
     exit 0
 fi
 

@@ -22,10 +22,12 @@ class Comparison(CommandLine):
             "untuned": {"round-to-nearest 2": "--representation scalar --code-bits 2 --group 32"},
         }
 
+        self.out = self.here / "out"
+
     def start(self, *arguments: str) -> subprocess.CompletedProcess:
         (self.here / "c.json").write_text(json.dumps(self.config))
         command = [sys.executable, str(ROOT / "scripts" / "comparison.py"), "--config", str(self.here / "c.json"),
-                   "--inputs", str(self.folder), "--out", str(self.here / "out"), *arguments]
+                   "--inputs", str(self.folder), "--out", str(self.out), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
     def ran(self, *arguments: str) -> list[str]:
@@ -44,17 +46,32 @@ class Comparison(CommandLine):
         self.config["starts"]["aqlm 1"] = "--representation aqlm --code-bits 3"
         self.assertEqual(self.ran(), ["aqlm 1", *tuned], "what is tuned from a start that changed is stale")
 
-        rows = {row["name"]: row for row in json.loads((self.here / "out" / "comparison.json").read_text())}
+        rows = {row["name"]: row for row in json.loads((self.out / "comparison.json").read_text())}
         self.assertEqual(len(rows), 5)
         self.assertEqual(rows["unquantised"]["bits_per_weight"], 16)
         self.assertLess(rows["aqlm 1"]["model_bytes"], rows["unquantised"]["model_bytes"])
         for row in rows.values():
             self.assertGreater(row["perplexity"]["a text"], 1)
-        table = (self.here / "out" / "comparison.md").read_text().splitlines()
+        table = (self.out / "comparison.md").read_text().splitlines()
         self.assertEqual(len(table), 2 + len(rows))
         tuned_to = [row["perplexity"]["a text"] for row in rows.values() if row["strategy"]]
         self.assertEqual(sum("**" in line for line in table), tuned_to.count(min(tuned_to)), "the best of the start")
-        self.assertTrue((self.here / "out" / "comparison.png").read_bytes().startswith(b"\x89PNG"))
+        self.assertTrue((self.out / "comparison.png").read_bytes().startswith(b"\x89PNG"))
+
+    def test_goes_on_with_the_rows_of_another_run(self) -> None:
+        self.assertEqual(len(self.ran()), 5)
+        earlier = self.out / "comparison.json"
+        self.out = self.here / "elsewhere"
+        self.assertEqual(self.ran("--rows", str(earlier)), [])
+        self.assertEqual((self.out / "comparison.json").read_text(), earlier.read_text())
+
+        # Another machine's start has other bits.
+        earlier.write_text(earlier.read_text().replace(json.loads(earlier.read_text())[1]["content_hash"], "0" * 32))
+        self.config["strategies"]["pv-ste"] = "--code-lr 0.2"
+        self.assertEqual(self.ran("--rows", str(earlier), "--only", "pv-ste"), ["aqlm 1", "aqlm 1, pv-ste"])
+        names = [row["name"] for row in json.loads((self.out / "comparison.json").read_text())]
+        self.assertEqual(names, ["unquantised", "aqlm 1", "aqlm 1, pv-ste", "round-to-nearest 2"])
+        self.assertEqual(self.ran("--rows", str(earlier)), ["aqlm 1, continuous"])
 
     def test_refusals(self) -> None:
         def refused(says: str, *arguments: str) -> None:
@@ -65,6 +82,8 @@ class Comparison(CommandLine):
 
         refused("no row has such a name", "--only", "nothing")
         refused("not a regular expression", "--only", "(")
+        refused("nowhere.json: No such file", "--rows", str(self.here / "nowhere.json"))
+        refused("no list of rows", "--rows", str(self.here / "c.json"))
         self.config["starts"]["aqlm 1"] = "--representation marble"
         refused("exit status 2 of", "--only", "aqlm 1")
         del self.config["texts"]
