@@ -1,4 +1,4 @@
-#include "host/backend/cpu/amx.h"
+#include "host/backend/cpu/bf16_blocks.h"
 #include "host/backend/cpu/cpu_ops.h"
 #include "tests/tensors.h"
 
@@ -222,16 +222,19 @@ TEST(Attention, OracleBackwardAgreesWithFiniteDifferences) {
     }
 }
 
-TEST(Attention, F32) { check_all(DType::f32); }
-
-TEST(Attention, Bf16OnAmx) {
-    if (!amx_available()) GTEST_SKIP() << "no AMX here";
-    check_all(DType::bf16);
+/// Calls body with each unit for bf16 that this machine has, and without.
+template <class Body>
+void for_block_units(const Body& body) {
+    for (const BlockUnit most : {BlockUnit::none, BlockUnit::dots, BlockUnit::tiles}) {
+        const LimitBlockUnit limited(most);
+        if (block_unit() == most) body();
+    }
 }
 
-TEST(Attention, Bf16InPlainLoops) {
-    const WithoutAmx without;
-    check_all(DType::bf16);
+TEST(Attention, F32) { check_all(DType::f32); }
+
+TEST(Attention, Bf16) {
+    for_block_units([] { check_all(DType::bf16); });
 }
 
 TEST(Attention, LargeScoresStayFinite) {
@@ -264,9 +267,7 @@ TEST(Attention, NaNIsPassedOnToThoseThatSeeIt) {
     };
     for (const float cap : {0.0F, 1.5F}) {
         check(DType::f32, cap);
-        check(DType::bf16, cap);
-        const WithoutAmx without;
-        check(DType::bf16, cap);
+        for_block_units([&] { check(DType::bf16, cap); });
     }
 }
 
@@ -281,9 +282,7 @@ TEST(Attention, SameBitsForAnyNumberOfThreads) {
         }
     };
     check(DType::f32);
-    check(DType::bf16);
-    const WithoutAmx without;
-    check(DType::bf16);
+    for_block_units([&] { check(DType::bf16); });
 }
 
 TEST(Attention, DecodeAgreesWithTheLastRow) {

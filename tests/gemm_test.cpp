@@ -1,6 +1,6 @@
 #include "host/backend/cpu/gemm.h"
 
-#include "host/backend/cpu/amx.h"
+#include "host/backend/cpu/bf16_blocks.h"
 #include "host/backend/cpu/cpu_ops.h"
 #include "tests/tensors.h"
 
@@ -9,12 +9,26 @@ namespace {
 
 using namespace pvtune::testing;
 
-enum class Route { amx, onednn, few_rows, chosen };
+constexpr const char* no_block_unit = "no unit for bf16 blocks here";
+
+/// Calls body for each unit that this machine has.
+template <class Body>
+void for_block_units(const Body& body) {
+    const BlockUnit fastest = block_unit();
+    if (fastest == BlockUnit::none) GTEST_SKIP() << no_block_unit;
+    for (const BlockUnit most : {BlockUnit::dots, BlockUnit::tiles}) {
+        if (most > fastest) continue;
+        const LimitBlockUnit limited(most);
+        body();
+    }
+}
+
+enum class Route { blocks, onednn, few_rows, chosen };
 
 void run(Route route, const Gemm& problem) {
     switch (route) {
-        case Route::amx:
-            gemm_amx(problem);
+        case Route::blocks:
+            gemm_blocks(problem);
             break;
         case Route::onednn:
             gemm_onednn(problem);
@@ -157,9 +171,8 @@ void check_all(Route route, DType dtype) {
     }
 }
 
-TEST(Gemm, AmxAgreesWithPlainLoops) {
-    if (!amx_available()) GTEST_SKIP() << "no AMX here";
-    check_all(Route::amx, DType::bf16);
+TEST(Gemm, BlocksAgreeWithPlainLoops) {
+    for_block_units([] { check_all(Route::blocks, DType::bf16); });
 }
 
 TEST(Gemm, OneDnnAgreesWithPlainLoops) {
@@ -199,14 +212,14 @@ TEST(Gemm, NothingToDo) {
     gemm(empty);
 }
 
-TEST(Gemm, AmxCutsLongSums) {
-    if (!amx_available()) GTEST_SKIP() << "no AMX here";
+TEST(Gemm, BlocksCutLongSums) {
+    if (block_unit() == BlockUnit::none) GTEST_SKIP() << no_block_unit;
     for (const std::int64_t k : {8192, 8193, 2 * 8192 + 33}) {
         for (int layout = 0; layout < 4; ++layout) {
             for (const DType result : {DType::f32, DType::bf16}) {
                 for (const bool accumulate : {false, true}) {
-                    check(Route::amx, {5, 35, k, DType::bf16, result, layout % 2 == 1, layout / 2 == 1, accumulate,
-                                       !accumulate, layout});
+                    check(Route::blocks, {5, 35, k, DType::bf16, result, layout % 2 == 1, layout / 2 == 1, accumulate,
+                                          !accumulate, layout});
                 }
             }
         }
@@ -214,16 +227,16 @@ TEST(Gemm, AmxCutsLongSums) {
 }
 
 // More than one slab of resident panels on either side, and more threads than blocks one way.
-TEST(Gemm, AmxWithSeveralSlabs) {
-    if (!amx_available()) GTEST_SKIP() << "no AMX here";
+TEST(Gemm, BlocksWithSeveralSlabs) {
+    if (block_unit() == BlockUnit::none) GTEST_SKIP() << no_block_unit;
     for (int layout = 0; layout < 4; ++layout) {
-        check(Route::amx, {70, 100, 8000, DType::bf16, DType::f32, layout % 2 == 1, layout / 2 == 1});
+        check(Route::blocks, {70, 100, 8000, DType::bf16, DType::f32, layout % 2 == 1, layout / 2 == 1});
     }
 }
 
 // X^T X by halves has the bits of the whole product, on top of a symmetric result too.
 TEST(Gemm, SymmetricHalvesHaveTheSameBits) {
-    if (!amx_available()) GTEST_SKIP() << "no AMX here";
+    if (block_unit() == BlockUnit::none) GTEST_SKIP() << no_block_unit;
     for (const std::int64_t width : {1, 33, 64, 290}) {
         for (const std::int64_t tokens : {3, 200, 8300}) {
             const OwnedTensor in = random_tensor(DType::bf16, {tokens, width}, 3);
@@ -240,7 +253,7 @@ TEST(Gemm, SymmetricHalvesHaveTheSameBits) {
 
 TEST(Gemm, SameBitsForAnyNumberOfThreads) {
     std::vector<Route> routes = {Route::few_rows};
-    if (amx_available()) routes.push_back(Route::amx);
+    if (block_unit() != BlockUnit::none) routes.push_back(Route::blocks);
     for (const Route route : routes) {
         for (const auto& [m, n, k] :
              std::vector<std::array<std::int64_t, 3>>{{33, 70, 45}, {130, 31, 301}, {20, 200, 64}, {70, 70, 8300}}) {

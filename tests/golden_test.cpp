@@ -1,6 +1,6 @@
 // Tiny random models against what Hugging Face computes in f64: tests/golden/README.md says what the folders hold.
 
-#include "host/backend/cpu/amx.h"
+#include "host/backend/cpu/bf16_blocks.h"
 #include "host/model/import.h"
 #include "host/model/source.h"
 #include "io/safetensors.h"
@@ -139,8 +139,8 @@ TEST_P(Golden, Bf16) {
     if (has_teacher()) check(DType::bf16, true);
 }
 
-TEST_P(Golden, Bf16WithoutAmx) {
-    const cpu::WithoutAmx without;
+TEST_P(Golden, Bf16WithoutBlocks) {
+    const cpu::LimitBlockUnit limited(cpu::BlockUnit::none);
     check(DType::bf16, false);
 }
 

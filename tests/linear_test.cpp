@@ -1,8 +1,7 @@
-#include "host/backend/cpu/amx.h"
+#include "host/backend/cpu/bf16_blocks.h"
 #include "host/backend/cpu/cpu_ops.h"
 #include "tests/tensors.h"
 
-#include <optional>
 
 namespace pvtune::cpu {
 namespace {
@@ -69,9 +68,8 @@ void check(DType dtype, std::int64_t tokens, std::int64_t rows, std::int64_t col
 }
 
 TEST(Linear, ForwardAndBackwardAgreeWithPlainLoops) {
-    for (const bool plain : {false, true}) {
-        std::optional<WithoutAmx> without;
-        if (plain) without.emplace();
+    for (const BlockUnit most : {BlockUnit::none, BlockUnit::dots, BlockUnit::tiles}) {
+        const LimitBlockUnit limited(most);
         for (const DType dtype : {DType::f32, DType::bf16}) {
             for (const auto& [tokens, rows, columns] :
                  std::vector<std::array<std::int64_t, 3>>{{1, 5, 7}, {7, 30, 13}, {3, 12, 33}, {33, 9, 10}}) {

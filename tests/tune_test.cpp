@@ -1,6 +1,6 @@
 // PV-Tuning as a whole, on tiny models: the loss against plain means, codes and parameters that move or stay, micro-
 // batches, repeated runs bit for bit, and what must be refused.
-#include "host/backend/cpu/amx.h"
+#include "host/backend/cpu/bf16_blocks.h"
 #include "host/tune/subspace.h"
 #include "tests/tuning.h"
 
@@ -250,8 +250,8 @@ TEST_F(Tuning, RunsRepeat) {
     }
 }
 
-TEST_F(Tuning, SameBitsForAnyNumberOfThreadsOnAmx) {
-    if (!cpu::amx_available()) GTEST_SKIP() << "no AMX here: a library multiplies";
+TEST_F(Tuning, SameBitsForAnyNumberOfThreads) {
+    if (cpu::block_unit() == cpu::BlockUnit::none) GTEST_SKIP() << "a library multiplies";
     for (const Strategy strategy : all_strategies) {
         std::vector<std::string> hashes;
         for (const int threads : {1, 2, 3}) {

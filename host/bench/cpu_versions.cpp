@@ -1,5 +1,5 @@
 // Versions on the CPU: the routes of the matrix product (host/backend/cpu/gemm.h).
-#include "host/backend/cpu/amx.h"
+#include "host/backend/cpu/bf16_blocks.h"
 #include "host/backend/cpu/gemm.h"
 #include "host/bench/linear_operands.h"
 
@@ -26,16 +26,16 @@ void one_token_by_onednn(const LinearOperands& a) {
     cpu::gemm_onednn(problem);
 }
 
-/// The bf16 routes of CPUs that have no AMX.
-void add_without_amx(Registry& registry, const std::string& version, const char* reason,
-                     std::initializer_list<const char*> ops) {
+/// The bf16 routes of other CPUs.
+void add_limited(Registry& registry, cpu::BlockUnit most, const std::string& version, const char* reason,
+                 std::initializer_list<const char*> ops) {
     for (const char* op : ops) {
         const auto standard =
             std::find_if(registry.begin(), registry.end(), [&](const BenchEntry& entry) { return entry.op == op; });
-        add_version(registry, {op, version, reason, [make = standard->make](Operands& operands) {
+        add_version(registry, {op, version, reason, [make = standard->make, most](Operands& operands) {
                                    BenchCall call = make(operands);
-                                   call.run = [run = call.run] {
-                                       const cpu::WithoutAmx without;
+                                   call.run = [run = call.run, most] {
+                                       const cpu::LimitBlockUnit limited(most);
                                        run();
                                    };
                                    return call;
@@ -46,11 +46,18 @@ void add_without_amx(Registry& registry, const std::string& version, const char*
 }  // namespace
 
 void add_cpu_versions(Registry& registry, const BenchSetting& setting) {
-    if (setting.precision == DType::bf16 && cpu::amx_available()) {
-        add_without_amx(registry, "onednn", "the library's product, for CPUs without AMX",
-                        {"linear_forward", "linear_forward_logits", "linear_backward_input", "linear_backward_weight"});
-        add_without_amx(registry, "f32", "products in f32, for CPUs without AMX",
-                        {"attention_forward", "attention_backward"});
+    using cpu::BlockUnit;
+    const std::initializer_list<const char*> linear = {"linear_forward", "linear_forward_logits",
+                                                       "linear_backward_input", "linear_backward_weight"};
+    const std::initializer_list<const char*> attention = {"attention_forward", "attention_backward"};
+    if (setting.precision == DType::bf16 && cpu::block_unit() == BlockUnit::tiles) {
+        add_limited(registry, BlockUnit::dots, "dots", "AVX-512's dot products, for CPUs without AMX", linear);
+        add_limited(registry, BlockUnit::dots, "dots", "AVX-512's dot products, for CPUs without AMX", attention);
+    }
+    if (setting.precision == DType::bf16 && cpu::block_unit() != BlockUnit::none) {
+        add_limited(registry, BlockUnit::none, "onednn", "the library's product, for CPUs without a unit for blocks",
+                    linear);
+        add_limited(registry, BlockUnit::none, "f32", "products in f32, for CPUs without a unit for blocks", attention);
     }
     add_version(registry, {"linear_forward_one_token", "onednn",
                            "takes over from the dot products at more than a few rows", [=](Operands& operands) {

@@ -3,8 +3,9 @@
 // scores of 32 queries against all their keys fit in the L2 cache, so the forward softmax needs no running rescale, and
 // the weighted sum of values is one product whose accumulators stay in registers.
 //
-// Work is cut by (sequence, key/value head): one task packs the keys and values once for all query heads that share
-// them and sums d_k, d_v in a fixed order, so the bits do not depend on the number of threads.
+// Forward, work is cut by (sequence, query head), and a thread packs keys and values anew only where they are not those
+// of its head before. Backward, by (sequence, key/value head): one task sums d_k, d_v over the query heads that share
+// them in a fixed order. So the bits do not depend on the number of threads.
 
 #include "host/backend/cpu/attention_products.h"
 #include "host/backend/cpu/cpu_ops.h"
@@ -93,9 +94,10 @@ void cap_scores(float* scores, std::int64_t count, const Layout& layout) {
     for (std::int64_t j = 0; j < count; ++j) scores[j] = soft_capped(scores[j], cap);
 }
 
+/// packed: the (sequence, key/value head) whose panels this thread holds.
 template <class P>
 void forward_task(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, const Layout& layout,
-                  std::int64_t sequence, std::int64_t kv_head) {
+                  std::int64_t sequence, std::int64_t head, std::int64_t& packed) {
     using T = typename P::Source;
     using Element = typename P::Element;
     thread_local Scratch key_memory;
@@ -111,50 +113,51 @@ void forward_task(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, 
     auto* scores = score_memory.get<float>(attention_block * layout.keys);
     auto* weights = weight_memory.get<Element>(attention_block * layout.keys);
     auto* result = result_memory.get<float>(attention_block * layout.depth);
-    pack_by_key<P>(key_panels, head_rows<T>(k, shape, sequence, kv_head), layout);
-    pack_by_element<P>(value_panels, head_rows<T>(v, shape, sequence, kv_head), 0, shape.length, layout.keys, layout);
-
-    const std::int64_t share = shape.heads / shape.kv_heads;
-    for (std::int64_t head = kv_head * share; head < (kv_head + 1) * share; ++head) {
-        const auto query_rows = head_rows<T>(q, shape, sequence, head);
-        const auto out_rows = head_rows<T>(out, shape, sequence, head);
-        float* sums = log_sum_exp.as<float>() + (head * shape.sequences + sequence) * shape.length;
-        for (std::int64_t first = 0; first < shape.length; first += attention_block) {
-            const std::int64_t count = std::min(attention_block, shape.length - first);
-            const std::int64_t first_panel = layout.first_key(first) / attention_block;
-            const std::int64_t last_panel = first / attention_block + 1;
-            copy_left<P>(queries, query_rows, first, count, attention_block, layout);
-            for (std::int64_t panel = first_panel; panel < last_panel; ++panel) {
-                P::multiply(scores + panel * attention_block, layout.keys, queries, layout.depth,
-                            key_panels + panel * layout.depth_panels() * step_elements, layout.depth_panels());
+    const std::int64_t kv_head = head / (shape.heads / shape.kv_heads);
+    if (const std::int64_t wanted = sequence * shape.kv_heads + kv_head; packed != wanted) {
+        pack_by_key<P>(key_panels, head_rows<T>(k, shape, sequence, kv_head), layout);
+        pack_by_element<P>(value_panels, head_rows<T>(v, shape, sequence, kv_head), 0, shape.length, layout.keys,
+                           layout);
+        packed = wanted;
+    }
+    const auto query_rows = head_rows<T>(q, shape, sequence, head);
+    const auto out_rows = head_rows<T>(out, shape, sequence, head);
+    float* sums = log_sum_exp.as<float>() + (head * shape.sequences + sequence) * shape.length;
+    for (std::int64_t first = 0; first < shape.length; first += attention_block) {
+        const std::int64_t count = std::min(attention_block, shape.length - first);
+        const std::int64_t first_panel = layout.first_key(first) / attention_block;
+        const std::int64_t last_panel = first / attention_block + 1;
+        copy_left<P>(queries, query_rows, first, count, attention_block, layout);
+        for (std::int64_t panel = first_panel; panel < last_panel; ++panel) {
+            P::multiply(scores + panel * attention_block, layout.keys, queries, layout.depth,
+                        key_panels + panel * layout.depth_panels() * step_elements, layout.depth_panels());
+        }
+        const std::int64_t first_key = first_panel * attention_block;
+        const std::int64_t padded_keys = last_panel * attention_block - first_key;
+        float inverse[attention_block] = {};
+        for (std::int64_t i = 0; i < attention_block; ++i) {
+            Element* weight = weights + i * layout.keys + first_key;
+            if (i >= count) {
+                std::fill_n(weight, padded_keys, Element{});
+                continue;
             }
-            const std::int64_t first_key = first_panel * attention_block;
-            const std::int64_t padded_keys = last_panel * attention_block - first_key;
-            float inverse[attention_block] = {};
-            for (std::int64_t i = 0; i < attention_block; ++i) {
-                Element* weight = weights + i * layout.keys + first_key;
-                if (i >= count) {
-                    std::fill_n(weight, padded_keys, Element{});
-                    continue;
-                }
-                float* score = scores + i * layout.keys + first_key;
-                const std::int64_t from = layout.first_key(first + i) - first_key;
-                const std::int64_t to = first + i + 1 - first_key;
-                if (shape.cap > 0) cap_scores(score + from, to - from, layout);
-                const RowStatistics row = P::softmax(weight, score, padded_keys, from, to, layout.scale);
-                inverse[i] = 1.0F / row.sum;
-                sums[first + i] = row.largest * layout.scale + std::log(row.sum);
-            }
-            for (std::int64_t panel = 0; panel < layout.depth_panels(); ++panel) {
-                P::multiply(result + panel * attention_block, layout.depth, weights + first_key, layout.keys,
-                            value_panels + (panel * layout.key_panels() + first_panel) * step_elements,
-                            last_panel - first_panel);
-            }
-            for (std::int64_t i = 0; i < count; ++i) {
-                T* to = out_rows.row(first + i);
-                for (std::int64_t e = 0; e < shape.head_dim; ++e) {
-                    to[e] = from_float<T>(result[i * layout.depth + e] * inverse[i]);
-                }
+            float* score = scores + i * layout.keys + first_key;
+            const std::int64_t from = layout.first_key(first + i) - first_key;
+            const std::int64_t to = first + i + 1 - first_key;
+            if (shape.cap > 0) cap_scores(score + from, to - from, layout);
+            const RowStatistics row = P::softmax(weight, score, padded_keys, from, to, layout.scale);
+            inverse[i] = 1.0F / row.sum;
+            sums[first + i] = row.largest * layout.scale + std::log(row.sum);
+        }
+        for (std::int64_t panel = 0; panel < layout.depth_panels(); ++panel) {
+            P::multiply(result + panel * attention_block, layout.depth, weights + first_key, layout.keys,
+                        value_panels + (panel * layout.key_panels() + first_panel) * step_elements,
+                        last_panel - first_panel);
+        }
+        for (std::int64_t i = 0; i < count; ++i) {
+            T* to = out_rows.row(first + i);
+            for (std::int64_t e = 0; e < shape.head_dim; ++e) {
+                to[e] = from_float<T>(result[i * layout.depth + e] * inverse[i]);
             }
         }
     }
@@ -326,10 +329,11 @@ void forward_all(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, c
 #pragma omp parallel
     {
         P::enter();
+        std::int64_t packed = -1;
 #pragma omp for schedule(dynamic, 1)
-        for (std::int64_t task = 0; task < layout.shape.sequences * layout.shape.kv_heads; ++task) {
-            forward_task<P>(out, log_sum_exp, q, k, v, layout, task / layout.shape.kv_heads,
-                            task % layout.shape.kv_heads);
+        for (std::int64_t task = 0; task < layout.shape.sequences * layout.shape.heads; ++task) {
+            forward_task<P>(out, log_sum_exp, q, k, v, layout, task / layout.shape.heads, task % layout.shape.heads,
+                            packed);
         }
     }
 }
@@ -366,8 +370,8 @@ void backward_all(Tensor d_q, Tensor d_k, Tensor d_v, Tensor d_out, Tensor out, 
 /// Calls body with the products to use for this element type on this machine.
 template <class Body>
 void with_products(DType dtype, Body&& body) {
-#ifdef __AMX_BF16__
-    if (dtype == DType::bf16 && amx_available()) return body(AmxProducts{});
+#ifdef __AVX512BF16__
+    if (dtype == DType::bf16 && block_unit() != BlockUnit::none) return body(BlockProducts{});
 #endif
     with_element(dtype, [&]<class T>(T) { body(PlainProducts<T>{}); });
 }

@@ -1,13 +1,14 @@
 #pragma once
 
-// The small matrix products inside attention, in two builds with one interface: on AMX tiles for bf16, and as plain f32
-// loops for everything else. A right operand is packed into panels of 32 columns, [step of 32 deep][1024 elements], so
-// that a range of steps is a range of memory in both. All extents are multiples of 32; padding is zero.
+// The small matrix products inside attention, in two builds with one interface: blocks of bf16 where a unit multiplies
+// them (bf16_blocks.h), and plain f32 loops for everything else. A right operand is packed into panels of 32 columns,
+// [step of 32 deep][1024 elements], so that a range of steps is a range of memory in both. All extents are multiples of
+// 32; padding is zero.
 //
 // And what happens to a row between the products. Keys are counted from the row's first element, those in [from, to)
 // are seen; results are written up to `padded_keys`, a multiple of 32, zero for keys not seen.
 
-#include "host/backend/cpu/amx.h"
+#include "host/backend/cpu/bf16_blocks.h"
 #include "host/backend/cpu/simd.h"
 #include "host/backend/cpu/soft_cap.h"
 #include "io/dtype.h"
@@ -15,7 +16,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#ifdef __AMX_BF16__
+#ifdef __AVX512BF16__
 #include <immintrin.h>
 #endif
 
@@ -34,7 +35,7 @@ struct RowStatistics {
     float sum;
 };
 
-#ifdef __AMX_BF16__
+#ifdef __AVX512BF16__
 
 /// Which of 16 keys, the first being `key`, lie in [from, to).
 inline __mmask16 keys_between(std::int64_t key, std::int64_t from, std::int64_t to) {
@@ -47,11 +48,11 @@ inline void store_rounded(bf16* to, __m512 first, __m512 second) {
     _mm512_storeu_si512(to, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first)));
 }
 
-struct AmxProducts {
+struct BlockProducts {
     using Source = bf16;   ///< what attention is given
     using Element = bf16;  ///< what operands are stored in
 
-    static void enter() { amx_configure(); }
+    static void enter() { enter_block_products(); }
 
     /// 32 columns of the right operand from `count` rows that hold `depth` elements each.
     static void pack_rows(Element* panel, const Source* rows, std::int64_t stride, std::int64_t count,

@@ -1,5 +1,5 @@
 #include "host/backend/backend.h"
-#include "host/backend/cpu/amx.h"
+#include "host/backend/cpu/bf16_blocks.h"
 #include "host/backend/cpu/cpu_ops.h"
 #include "host/backend/cpu/quant_ops.h"
 #include "host/common/memory.h"
@@ -312,8 +312,9 @@ public:
     void enter_phase(int phase, const char*) override { phases_.enter(phase); }
     std::vector<double> end_phases(int count) override { return phases_.end(count); }
     std::string description() const override {
+        const char* const units[] = {"by oneDNN", "by AVX-512", "on AMX"};
         return "cpu, " + std::to_string(omp_get_max_threads()) + " threads, bf16 products " +
-               (cpu::amx_available() ? "on AMX" : "by oneDNN") + ", f32 products by oneDNN";
+               units[static_cast<int>(cpu::block_unit())] + ", f32 products by oneDNN";
     }
     std::int64_t memory_limit() const override { return available_memory(); }
     std::int64_t cache_bytes() const override {

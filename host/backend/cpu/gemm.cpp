@@ -1,6 +1,6 @@
 #include "host/backend/cpu/gemm.h"
 
-#include "host/backend/cpu/amx.h"
+#include "host/backend/cpu/bf16_blocks.h"
 
 namespace pvtune::cpu {
 
@@ -13,8 +13,8 @@ void gemm(const Gemm& problem) {
     if (problem.m == 0 || problem.n == 0) return;
     if (problem.m <= few_rows && !problem.left_transposed && problem.right_transposed) {
         gemm_few_rows(problem);
-    } else if (problem.dtype == DType::bf16 && amx_available()) {
-        gemm_amx(problem);
+    } else if (problem.dtype == DType::bf16 && block_unit() != BlockUnit::none) {
+        gemm_blocks(problem);
     } else {
         gemm_onednn(problem);
     }

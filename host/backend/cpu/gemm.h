@@ -27,12 +27,12 @@ struct Gemm {
     bool symmetric = false;       ///< the result is X^T X (plus a symmetric one): a route may compute half of it
 };
 
-/// bf16 runs on our AMX product where the CPU has it, else through oneDNN; f32 through oneDNN; few rows (decoding) as
-/// dot products. The AMX product and the dot products give the same bits for any number of threads.
+/// bf16 runs on our product of blocks where the CPU has a unit for it (bf16_blocks.h), else through oneDNN; f32 through
+/// oneDNN; few rows (decoding) as dot products. The first and the last give the same bits for any number of threads.
 void gemm(const Gemm& problem);
 
 /// The three routes of gemm(), for tests and benchmarks.
-void gemm_amx(const Gemm& problem);
+void gemm_blocks(const Gemm& problem);
 void gemm_onednn(const Gemm& problem);
 void gemm_few_rows(const Gemm& problem);
 

@@ -1,5 +1,5 @@
-// Matrix products by oneDNN: f32 everywhere, bf16 on CPUs without AMX. Where oneDNN has no bf16 product for the CPU
-// (before AVX-512), the operands are widened to f32.
+// Matrix products by oneDNN: f32 everywhere, bf16 on CPUs without a unit for blocks of it. Where oneDNN has no bf16
+// product for the CPU (before AVX-512), the operands are widened to f32.
 
 #include "host/backend/cpu/gemm.h"
 #include "host/backend/cpu/scratch.h"

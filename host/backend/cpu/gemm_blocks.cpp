@@ -1,10 +1,10 @@
-// bf16 matrix products on AMX. Two schedules, by which operand stays in a core's L2 cache:
+// bf16 matrix products by blocks of 32 x 32. Two schedules, by which operand stays in a core's L2 cache:
 //  - a slab of packed right panels stays and rows of the left operand stream past (activations times weights);
 //  - a transposed left operand is packed a few panels at a time and stays, the right panels, packed once for all
 //    threads, stream past (weight gradients).
 // Every element of the result is summed by one thread over the whole inner dimension in a fixed order.
 
-#include "host/backend/cpu/amx.h"
+#include "host/backend/cpu/bf16_blocks.h"
 #include "host/backend/cpu/gemm.h"
 #include "host/backend/cpu/scratch.h"
 
@@ -12,23 +12,30 @@
 #include <cmath>
 #include <stdexcept>
 
-#ifdef __AMX_BF16__
+#ifdef __AVX512BF16__
 #include <immintrin.h>
 #include <omp.h>
+#include <unistd.h>
 #endif
 
 namespace pvtune::cpu {
 
-#ifndef __AMX_BF16__
+#ifndef __AVX512BF16__
 
-void gemm_amx(const Gemm&) { throw std::logic_error("built without AMX"); }
+void gemm_blocks(const Gemm&) { throw std::logic_error("built for a CPU without a unit for bf16 blocks"); }
 
 #else
 
 namespace {
 
-/// What one core keeps in its 2 MiB L2 beside the operand that streams.
-constexpr std::int64_t resident_bytes = 1 << 20;
+/// What one core keeps in its L2 cache beside the operand that streams: half of it.
+std::int64_t resident_bytes() {
+    static const std::int64_t bytes = [] {
+        const long level_2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
+        return level_2 > 0 ? std::int64_t{level_2} / 2 : std::int64_t{1} << 19;
+    }();
+    return bytes;
+}
 /// Longer sums are cut, so that a resident panel stays small.
 constexpr std::int64_t longest_depth = 8192;
 
@@ -111,7 +118,7 @@ void resident_right_part(const Gemm& problem, Range rows, Range columns) {
     thread_local Scratch panels_memory;
     thread_local Scratch left_memory;
     const std::int64_t panel = panel_elements(problem.k);
-    const std::int64_t slab = std::max<std::int64_t>(1, resident_bytes / (panel * 2));
+    const std::int64_t slab = std::max<std::int64_t>(1, resident_bytes() / (panel * 2));
     bf16* panels = panels_memory.get<bf16>(panel * std::min(slab, columns.last - columns.first));
     bf16* packed_left = left_memory.get<bf16>(panel);
     const auto* left = static_cast<const bf16*>(problem.left);
@@ -139,7 +146,7 @@ void resident_right(const Gemm& problem) {
     const std::int64_t column_blocks = blocks_of(problem.n);
 #pragma omp parallel
     {
-        amx_configure();
+        enter_block_products();
         const std::int64_t threads = omp_get_num_threads();
         const std::int64_t column_parts = std::min(threads, column_blocks);
         const std::int64_t row_parts = std::max<std::int64_t>(1, threads / column_parts);
@@ -175,13 +182,13 @@ void resident_left(const Gemm& problem) {
     const std::int64_t panel = panel_elements(problem.k);
     const std::int64_t row_blocks = blocks_of(problem.m);
     const std::int64_t column_blocks = blocks_of(problem.n);
-    const std::int64_t chunk_limit = std::max<std::int64_t>(1, resident_bytes / (panel * 2));
+    const std::int64_t chunk_limit = std::max<std::int64_t>(1, resident_bytes() / (panel * 2));
     const bool half = problem.symmetric && problem.result_dtype == DType::f32;
     bf16* right_panels = right_memory.get<bf16>(panel * column_blocks);
 #pragma omp parallel
     {
         thread_local Scratch left_memory;
-        amx_configure();
+        enter_block_products();
 #pragma omp for schedule(static)
         for (std::int64_t j = 0; j < column_blocks; ++j)
             pack_right(right_panels + j * panel, problem, j * block_extent);
@@ -222,7 +229,7 @@ void cut_depth(const Gemm& problem) {
             static_cast<const bf16*>(problem.left) + first * (problem.left_transposed ? problem.left_stride : 1);
         piece.right =
             static_cast<const bf16*>(problem.right) + first * (problem.right_transposed ? 1 : problem.right_stride);
-        gemm_amx(piece);
+        gemm_blocks(piece);
         piece.accumulate = true;
         piece.bias = nullptr;
     }
@@ -239,7 +246,7 @@ void cut_depth(const Gemm& problem) {
 
 }  // namespace
 
-void gemm_amx(const Gemm& problem) {
+void gemm_blocks(const Gemm& problem) {
     if (problem.k > longest_depth) {
         cut_depth(problem);
     } else if (problem.left_transposed) {

@@ -1,7 +1,8 @@
 #pragma once
 
-// The matrix unit of recent x86 cores (Intel AMX): packing into tiles and the 32 x 32 block product. Without AMX at
-// compile time nothing here exists and callers use the library's matrix product.
+// The 32 x 32 block product of bf16 and its packing, for two units of recent x86 cores: the matrix unit (Intel AMX) and
+// AVX-512's dot products of pairs (AVX512_BF16: AMD since Zen 4). One layout of panels serves both. Without either at
+// compile time only block_unit() exists, and callers use the library's matrix product.
 
 #include "io/dtype.h"
 
@@ -9,20 +10,26 @@
 
 namespace pvtune::cpu {
 
-/// True when this binary was built for AMX, the CPU has it and the kernel grants its use. Asks the kernel once.
-bool amx_available();
+/// What multiplies blocks, from the slowest.
+enum class BlockUnit { none, dots, tiles };
 
-/// While one lives amx_available() is false, so that tests reach the routes of other CPUs. Not for use inside a
-/// parallel region.
-class WithoutAmx {
+/// The fastest that this binary was built for and the machine grants; asks the kernel for AMX once.
+BlockUnit block_unit();
+
+/// While one lives nothing faster than `most` is used, so that tests reach the routes of other CPUs. Not for use inside
+/// a parallel region.
+class LimitBlockUnit {
 public:
-    WithoutAmx();
-    ~WithoutAmx();
-    WithoutAmx(const WithoutAmx&) = delete;
-    WithoutAmx& operator=(const WithoutAmx&) = delete;
+    explicit LimitBlockUnit(BlockUnit most);
+    ~LimitBlockUnit();
+    LimitBlockUnit(const LimitBlockUnit&) = delete;
+    LimitBlockUnit& operator=(const LimitBlockUnit&) = delete;
+
+private:
+    BlockUnit before_;
 };
 
-#ifdef __AMX_BF16__
+#ifdef __AVX512BF16__
 
 /// One tile is 16 rows of 64 bytes. A block of the product is 2 x 2 tiles of f32.
 inline constexpr std::int64_t tile_rows = 16;
@@ -30,8 +37,8 @@ inline constexpr std::int64_t tile_depth = 32;    ///< bf16 elements of the inne
 inline constexpr std::int64_t block_extent = 32;  ///< rows and columns of a block
 inline constexpr std::int64_t tile_elements = tile_rows * tile_depth;
 
-/// Configures the calling thread's tiles: eight full ones.
-void amx_configure();
+/// Prepares the calling thread for block products: eight full tiles where they are what multiplies.
+void enter_block_products();
 
 constexpr std::int64_t depth_steps(std::int64_t depth) { return (depth + tile_depth - 1) / tile_depth; }
 /// bf16 elements of a packed panel: 32 rows or columns by `depth`, zero-padded.

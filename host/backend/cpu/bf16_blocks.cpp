@@ -1,8 +1,9 @@
-#include "host/backend/cpu/amx.h"
+#include "host/backend/cpu/bf16_blocks.h"
 
+#include <algorithm>
 #include <cstring>
 
-#ifdef __AMX_BF16__
+#ifdef __AVX512BF16__
 #include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -11,28 +12,37 @@
 namespace pvtune::cpu {
 
 namespace {
-int forbidden = 0;  // how many WithoutAmx live
-}  // namespace
 
-WithoutAmx::WithoutAmx() { ++forbidden; }
-WithoutAmx::~WithoutAmx() { --forbidden; }
+BlockUnit limit = BlockUnit::tiles;
 
-#ifndef __AMX_BF16__
-
-bool amx_available() { return false; }
-
-#else
-
-bool amx_available() {
+BlockUnit fastest_unit() {
+#ifdef __AMX_BF16__
     // The kernel hands out the 8 KiB of tile state on request only (arch_prctl ARCH_REQ_XCOMP_PERM, XTILEDATA).
     constexpr long request_permission = 0x1023;
     constexpr long tile_data = 18;
-    static const bool granted =
-        __builtin_cpu_supports("avx512bf16") && syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
-    return granted && forbidden == 0;
+    if (syscall(SYS_arch_prctl, request_permission, tile_data) == 0) return BlockUnit::tiles;
+#endif
+#ifdef __AVX512BF16__
+    return BlockUnit::dots;
+#else
+    return BlockUnit::none;
+#endif
 }
 
-void amx_configure() {
+}  // namespace
+
+BlockUnit block_unit() {
+    static const BlockUnit fastest = fastest_unit();
+    return std::min(fastest, limit);
+}
+
+LimitBlockUnit::LimitBlockUnit(BlockUnit most) : before_(limit) { limit = std::min(limit, most); }
+LimitBlockUnit::~LimitBlockUnit() { limit = before_; }
+
+#ifdef __AVX512BF16__
+
+void enter_block_products() {
+#ifdef __AMX_BF16__
     // Static: g++ tells the optimiser of the first 8 bytes of _tile_loadconfig's operand only.
     struct alignas(64) Configuration {
         std::uint8_t palette = 1;
@@ -42,7 +52,8 @@ void amx_configure() {
         std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
     };
     static const Configuration configuration;
-    _tile_loadconfig(&configuration);
+    if (block_unit() == BlockUnit::tiles) _tile_loadconfig(&configuration);
+#endif
 }
 
 namespace {
@@ -153,8 +164,44 @@ void pack_left_from_columns(bf16* panel, const bf16* source, std::int64_t stride
     pack_columns<true>(panel, source, stride, count, depth);
 }
 
-void block_product(float* result, std::int64_t stride, const LeftBlock& left, const bf16* right_panel,
-                   std::int64_t steps) {
+namespace {
+
+/// Eight rows at a time: their 8 x 32 sums stay in registers.
+void dot_product(float* result, std::int64_t stride, const LeftBlock& left, const bf16* right_panel,
+                 std::int64_t steps) {
+    constexpr int rows = 8;
+    const std::int64_t row_elements = left.row_bytes / static_cast<std::int64_t>(sizeof(bf16));
+    for (std::int64_t first = 0; first < block_extent; first += rows) {
+        __m512 sums[rows][2];
+        for (auto& row : sums) row[0] = row[1] = _mm512_setzero_ps();
+        const bf16* from = (first < tile_rows ? left.upper : left.lower) + first % tile_rows * row_elements;
+        const bf16* panel = right_panel;
+        for (std::int64_t step = 0; step < steps; ++step, from += left.step_elements, panel += 2 * tile_elements) {
+            for (std::int64_t pair = 0; pair < tile_depth; pair += 2) {
+                const bf16* const columns = panel + pair / 2 * tile_depth;
+                const auto low = reinterpret_cast<__m512bh>(_mm512_loadu_si512(columns));
+                const auto high = reinterpret_cast<__m512bh>(_mm512_loadu_si512(columns + tile_elements));
+#pragma GCC unroll 8
+                for (int i = 0; i < rows; ++i) {
+                    int two;
+                    std::memcpy(&two, from + i * row_elements + pair, sizeof two);
+                    const auto both = reinterpret_cast<__m512bh>(_mm512_set1_epi32(two));
+                    sums[i][0] = _mm512_dpbf16_ps(sums[i][0], low, both);
+                    sums[i][1] = _mm512_dpbf16_ps(sums[i][1], high, both);
+                }
+            }
+        }
+        for (int i = 0; i < rows; ++i) {
+            _mm512_storeu_ps(result + (first + i) * stride, sums[i][0]);
+            _mm512_storeu_ps(result + (first + i) * stride + 16, sums[i][1]);
+        }
+    }
+}
+
+#ifdef __AMX_BF16__
+
+void tile_product(float* result, std::int64_t stride, const LeftBlock& left, const bf16* right_panel,
+                  std::int64_t steps) {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -188,6 +235,18 @@ void block_product(float* result, std::int64_t stride, const LeftBlock& left, co
     _tile_stored(1, result + 16, stride * 4);
     _tile_stored(2, result + 16 * stride, stride * 4);
     _tile_stored(3, result + 16 * stride + 16, stride * 4);
+}
+
+#endif
+
+}  // namespace
+
+void block_product(float* result, std::int64_t stride, const LeftBlock& left, const bf16* right_panel,
+                   std::int64_t steps) {
+#ifdef __AMX_BF16__
+    if (block_unit() == BlockUnit::tiles) return tile_product(result, stride, left, right_panel, steps);
+#endif
+    dot_product(result, stride, left, right_panel, steps);
 }
 
 #endif
