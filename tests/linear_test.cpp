@@ -2,7 +2,6 @@
 #include "host/backend/cpu/cpu_ops.h"
 #include "tests/tensors.h"
 
-
 namespace pvtune::cpu {
 namespace {
 
