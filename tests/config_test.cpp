@@ -103,6 +103,25 @@ TEST(Config, LayerTypesDecideOverThePattern) {
     refused("qwen3", {{"layer_types", {"sliding_attention", "full_attention"}}}, {"layer_types", "there is none"});
 }
 
+TEST(Config, WindowsThatAreAbsentAreTheFamilysAndNullIsNone) {
+    Json mistral = config_of("llama3");
+    mistral.erase("rope_scaling");
+    mistral["model_type"] = "mistral";
+    EXPECT_EQ(parse(mistral).window_of(0), 4096);
+    mistral["sliding_window"] = nullptr;
+    EXPECT_EQ(parse(mistral).window_of(0), 0);
+    mistral["sliding_window"] = 7;
+    EXPECT_EQ(parse(mistral).window_of(0), 7);
+    for (const std::string family : {"qwen2", "qwen3"}) {
+        Json qwen = config_of(family);
+        qwen.update({{"use_sliding_window", true}, {"max_window_layers", 1}, {"sliding_window", nullptr}});
+        EXPECT_EQ(parse(qwen).window_of(1), 0) << family;
+        qwen.erase("sliding_window");
+        EXPECT_EQ(parse(qwen).window_of(0), 0) << family;
+        EXPECT_EQ(parse(qwen).window_of(1), 4096) << family;
+    }
+}
+
 TEST(Config, CapsThatAreAbsentAreTheFamilysAndNullIsNone) {
     Json json = config_of("gemma2");
     json.erase("attn_logit_softcapping");

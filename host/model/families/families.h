@@ -39,6 +39,8 @@ std::int64_t rotary_dimensions(ConfigKeys& keys, const ModelConfig& config);
 void parse_rotary(ConfigKeys& keys, const ModelConfig& config, RotaryConfig& rotary);
 /// An object of either kind.
 void parse_rotary_object(ConfigKeys object, const ModelConfig& config, RotaryConfig& rotary);
+/// sliding_window of the families whose default it is to have one: 0 where the file says null.
+std::int64_t parse_window(ConfigKeys& keys);
 /// layer_types, or what the family has without it: which layers have config.window.
 void parse_layer_types(ConfigKeys& keys, ModelConfig& config, const std::function<bool(std::int64_t)>& windowed);
 

@@ -12,7 +12,7 @@ void parse_mistral(ConfigKeys& keys, ModelConfig& config) {
     expect_activation(keys, "hidden_act", {"silu", "swish"});
     config.rotary.dimensions = config.head_dim;
     parse_rotary(keys, config, config.rotary);
-    config.window = keys.integer("sliding_window", 1, std::int64_t{1} << 40, 0);
+    config.window = parse_window(keys);
     keys.only("attention_bias", false);
     keys.only("mlp_bias", false);
 }

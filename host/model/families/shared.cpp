@@ -127,6 +127,10 @@ void parse_rotary(ConfigKeys& keys, const ModelConfig& config, RotaryConfig& rot
     }
 }
 
+std::int64_t parse_window(ConfigKeys& keys) {
+    return keys.integer("sliding_window", 1, most_positions, keys.is_null("sliding_window") ? 0 : 4096);
+}
+
 void parse_layer_types(ConfigKeys& keys, ModelConfig& config, const std::function<bool(std::int64_t)>& windowed) {
     const std::vector<std::string> types = keys.words("layer_types");
     if (!types.empty() && static_cast<std::int64_t>(types.size()) != config.layers) {
@@ -182,7 +186,7 @@ void scale_attention(ConfigKeys& keys, ModelConfig& config) {
 }
 
 void parse_upper_windows(ConfigKeys& keys, ModelConfig& config) {
-    const std::int64_t window = keys.integer("sliding_window", 1, most_positions, 4096);
+    const std::int64_t window = parse_window(keys);
     const std::int64_t first = keys.integer("max_window_layers", 0, most_positions, 28);
     config.window = keys.boolean("use_sliding_window", false) ? window : 0;
     parse_layer_types(keys, config, [&](std::int64_t i) { return config.window > 0 && i >= first; });
