@@ -122,6 +122,38 @@ TEST(Config, WindowsThatAreAbsentAreTheFamilysAndNullIsNone) {
     }
 }
 
+/// config.json of microsoft/Phi-4-mini-instruct, but for the values of the long factors.
+Json phi4_mini() {
+    Json json = Json::parse(R"({
+        "_name_or_path": "Phi-4-mini-instruct", "architectures": ["Phi3ForCausalLM"], "attention_bias": false,
+        "attention_dropout": 0.0,
+        "auto_map": {"AutoConfig": "configuration_phi3.Phi3Config",
+            "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM", "AutoTokenizer": "Xenova/gpt-4o"},
+        "bos_token_id": 199999, "embd_pdrop": 0.0, "eos_token_id": 199999, "full_attn_mod": 1, "hidden_act": "silu",
+        "hidden_size": 3072, "initializer_range": 0.02, "intermediate_size": 8192, "interpolate_factor": 1,
+        "lm_head_bias": false, "max_position_embeddings": 131072, "mlp_bias": false, "model_type": "phi3",
+        "num_attention_heads": 24, "num_hidden_layers": 32, "num_key_value_heads": 8,
+        "original_max_position_embeddings": 4096, "pad_token_id": 199999, "partial_rotary_factor": 0.75,
+        "resid_pdrop": 0.0, "rms_norm_eps": 1e-05, "rope_scaling": {"type": "longrope"}, "rope_theta": 10000.0,
+        "sliding_window": 262144, "tie_word_embeddings": true, "torch_dtype": "bfloat16",
+        "transformers_version": "4.45.0", "use_cache": true, "vocab_size": 200064})");
+    json["rope_scaling"]["short_factor"] = std::vector<double>(48, 1.0);
+    json["rope_scaling"]["long_factor"] = std::vector<double>(48, 1.118320672);
+    return json;
+}
+
+TEST(Config, Phi4MiniIsRead) {
+    const ModelConfig config = parse(phi4_mini());
+    EXPECT_EQ(config.head_dim, 128);
+    EXPECT_EQ(config.rotary.dimensions, 96);
+    EXPECT_EQ(config.rotary.original_positions, 4096);
+    EXPECT_TRUE(config.tied);
+    EXPECT_NEAR(config.rotary.amplitude, std::sqrt(1 + std::log(32) / std::log(4096)), 1e-12);
+    refused("phi3", {{"full_attn_mod", 2}}, {"full_attn_mod", "supported: 1"});
+    refused("phi3", {{"interpolate_factor", 2}}, {"interpolate_factor", "supported: 1"});
+    refused("phi3", {{"lm_head_bias", true}}, {"lm_head_bias", "supported: false"});
+}
+
 TEST(Config, CapsThatAreAbsentAreTheFamilysAndNullIsNone) {
     Json json = config_of("gemma2");
     json.erase("attn_logit_softcapping");
@@ -171,6 +203,7 @@ TEST(Config, WhatIsNotSupportedIsRefusedByName) {
     Json json = config_of("llama3");
     json["a_new_idea"] = nullptr;
     json["transformers_version"] = "9";
+    json["_attn_implementation_autoset"] = true;
     parse(json);
 }
 

@@ -12,7 +12,8 @@ namespace {
 
 /// What any family's file may carry: names, tokens, training, how it was saved or is to be run elsewhere.
 void ignore_common(ConfigKeys& keys) {
-    keys.ignore({"_name_or_path",
+    keys.ignore({"_attn_implementation_autoset",
+                 "_name_or_path",
                  "architectures",
                  "attention_dropout",
                  "auto_map",

@@ -20,6 +20,10 @@ void parse_phi3(ConfigKeys& keys, ModelConfig& config) {
     keys.ignore({"resid_pdrop", "embd_pdrop"});  // of training
     keys.only("attention_bias", false);
     keys.only("mlp_bias", false);
+    // Phi-4-mini's own, read by the code that came with it: every layer alike, positions as they are.
+    keys.only("full_attn_mod", 1);
+    keys.only("interpolate_factor", 1);
+    keys.only("lm_head_bias", false);
 }
 
 }  // namespace pvtune
