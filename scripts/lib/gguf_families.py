@@ -1,8 +1,8 @@
 """Tensor names and config.json of the model families that a GGUF file may hold.
 
 llama.cpp keeps some things in its own way: query and key rows of the llama architecture are permuted, Gemma's norms
-hold 1 + weight, Llama 3.1's rotary scaling is a tensor of factors. Fields that change the mathematics and are not known
-here are refused.
+hold 1 + weight, Llama 3.1's rotary scaling is a tensor of factors. Metadata of the architecture that nothing here asks
+for is refused by name: it may change the mathematics.
 """
 
 import math
@@ -38,6 +38,15 @@ _GEMMA = _LLAMA | {
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
+# Metadata that changes nothing of what a model computes.
+_HARMLESS = {
+    "expert_used_count",  # of expert_count, which is asked for
+    "mm.tokens_per_image",  # of a vision part that lies in another file
+    "rope.scaling.finetuned",  # how the scaled positions came about
+    "rope.scaling.original_context_length",  # asked for where the scaling depends on it
+    "tensor_data_layout",  # where the converter had the tensors from
+    "vocab_size",  # the embedding has it
+}
 # Rotary factors, which go into config.json.
 ROTARY_TENSORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
@@ -50,8 +59,10 @@ class Fields:
         self.architecture = fields["general.architecture"]
         self.all = fields
         self.tensors = tensors  # name -> values as numpy, of rotary factors; None of others
+        self._asked: set[str] = set()
 
     def get(self, key: str, default: Any = None) -> Any:
+        self._asked.add(key)
         value = self.all.get(f"{self.architecture}.{key}", default)
         return _shortest(value) if isinstance(value, float) else value
 
@@ -63,6 +74,28 @@ class Fields:
             problem = "missing" if value is None else f"{value!r}, not a positive number"
             raise Error(f"{self.path}: {self.architecture}.{key} is {problem}")
         return value
+
+    def number(self, key: str, default: Any = None) -> Any:
+        """A number that is not negative, or the default."""
+        value = self.get(key, default)
+        if value is not None and not (isinstance(value, (int, float)) and 0 <= value < math.inf):
+            raise Error(f"{self.path}: {self.architecture}.{key} is {value!r}, not a number from 0 on")
+        return value
+
+    def only(self, key: str, expected: Any) -> None:
+        """Refuse another value of a key that the file may have."""
+        value = self.get(key, expected)
+        if value != expected:
+            raise Error(f"{self.path}: {self.architecture}.{key} is {value!r}, which is not supported, only {expected!r}")
+
+    def refuse_rest(self) -> None:
+        """Refuse what nothing asked for."""
+        prefix = f"{self.architecture}."
+        for name, value in self.all.items():
+            key = name.removeprefix(prefix)
+            if name.startswith(prefix) and key not in self._asked | _HARMLESS:
+                raise Error(f"{self.path}: {name} is {str(value)[:60]}, a key that is not supported: it may change what"
+                            " the model computes")
 
     @property
     def heads(self) -> int:
@@ -133,6 +166,7 @@ def config_json(family: Family, fields: Fields, vocabulary: int) -> dict[str, An
     if fields.head_dim * fields.heads != width or family.model_type in ("qwen3", "gemma2", "gemma3_text"):
         config["head_dim"] = fields.head_dim
     config |= family.config(fields)
+    fields.refuse_rest()
     return {key: value for key, value in config.items() if value is not None}
 
 
@@ -148,27 +182,47 @@ def _rotary_scaling(fields: Fields) -> Optional[dict[str, Any]]:
     if fields.integer("rope.dimension_count", fields.head_dim) != fields.head_dim:
         raise Error(f"{fields.path}: heads of {fields.head_dim} with {fields.integer('rope.dimension_count')} rotary"
                     " dimensions are not supported")
-    kind = fields.get("rope.scaling.type", "none")
+    factor, kind = _factor_and_kind(fields)
     if "rope_freqs.weight" in fields.tensors:
         if kind != "none":
             raise Error(f"{fields.path}: has both rotary scaling {kind!r} and rope_freqs.weight")
+        fields.only("rope.scaling.attn_factor", 1.0)
         return _llama3_scaling(fields)
+    if kind == "yarn":
+        return _yarn(fields, factor)
+    fields.only("rope.scaling.attn_factor", 1.0)
     if kind == "none":
         return None
-    factor = fields.get("rope.scaling.factor")
     if kind == "linear":
         return {"rope_type": "linear", "factor": factor}
-    if kind == "yarn":
-        if fields.get("rope.scaling.yarn_log_multiplier"):
-            raise Error(f"{fields.path}: rope.scaling.yarn_log_multiplier is not supported")
-        scaling = {"rope_type": "yarn", "factor": factor,
-                   "original_max_position_embeddings": fields.integer("rope.scaling.original_context_length")}
-        for key, name in (("yarn_beta_fast", "beta_fast"), ("yarn_beta_slow", "beta_slow"),
-                          ("attn_factor", "attention_factor")):
-            if fields.get(f"rope.scaling.{key}") is not None:
-                scaling[name] = fields.get(f"rope.scaling.{key}")
-        return scaling
     raise Error(f"{fields.path}: rotary scaling {kind!r} is not supported")
+
+
+def _factor_and_kind(fields: Fields) -> tuple[Optional[float], str]:
+    """Factor and kind of the scaling; as llama.cpp has it, a factor of no kind is linear, and its old name counts too."""
+    factor = fields.number("rope.scaling.factor", fields.number("rope.scale_linear")) or None
+    kind = fields.get("rope.scaling.type", "linear" if factor not in (None, 1) else "none")
+    return factor, "none" if kind == "linear" and factor is None else kind
+
+
+def _yarn(fields: Fields, factor: Optional[float]) -> dict[str, Any]:
+    if factor is None:
+        raise Error(f"{fields.path}: {fields.architecture}.rope.scaling.factor is missing")
+    fields.only("rope.scaling.yarn_log_multiplier", 0.0)
+    fields.only("rope.scaling.yarn_ext_factor", 1.0)
+    scaling = {"rope_type": "yarn", "factor": factor,
+               "original_max_position_embeddings": fields.integer("rope.scaling.original_context_length")}
+    # The converter writes Hugging Face's attention_factor, the whole of the amplitude, as yarn_attn_factor.
+    for key, name in (("yarn_beta_fast", "beta_fast"), ("yarn_beta_slow", "beta_slow"),
+                      ("yarn_attn_factor", "attention_factor")):
+        if fields.number(f"rope.scaling.{key}") is not None:
+            scaling[name] = fields.number(f"rope.scaling.{key}")
+    multiplier = fields.number("rope.scaling.attn_factor", 1.0)  # llama.cpp's, onto YaRN's own amplitude
+    if multiplier != 1 and "attention_factor" in scaling:
+        raise Error(f"{fields.path}: has both rope.scaling.attn_factor and rope.scaling.yarn_attn_factor")
+    if multiplier != 1:
+        scaling["attention_factor"] = multiplier * (1 + 0.1 * math.log(max(factor, 1)))
+    return scaling
 
 
 def _llama3_scaling(fields: Fields) -> dict[str, Any]:
@@ -205,19 +259,42 @@ def _phi3(fields: Fields) -> dict[str, Any]:
         config["partial_rotary_factor"] = rotary / fields.head_dim
     original = fields.integer("rope.scaling.original_context_length", fields.integer("context_length"))
     config["original_max_position_embeddings"] = original
-    if "rope_factors_long.weight" in fields.tensors:
-        config["rope_scaling"] = {"type": "longrope"} | {
-            f"{kind}_factor": [_shortest(factor) for factor in fields.tensors[f"rope_factors_{kind}.weight"]]
-            for kind in ("short", "long")}
-        amplitude = fields.get("rope.scaling.attn_factor")
-        if amplitude is not None:
-            config["rope_scaling"]["attention_factor"] = amplitude
+    config["rope_scaling"] = _phi3_scaling(fields)
     return config
 
 
+def _phi3_scaling(fields: Fields) -> Optional[dict[str, Any]]:
+    """Long rope, whose factors are tensors; else linear or none."""
+    factor, kind = _factor_and_kind(fields)
+    if "rope_factors_long.weight" in fields.tensors:
+        if kind not in ("none", "longrope") or factor not in (None, 1):
+            raise Error(f"{fields.path}: has both rotary scaling {kind!r} by {factor} and rope_factors_long.weight")
+        scaling: dict[str, Any] = {"type": "longrope"} | {
+            f"{length}_factor": [_shortest(value) for value in fields.tensors[f"rope_factors_{length}.weight"]]
+            for length in ("short", "long")}
+        amplitude = fields.get("rope.scaling.attn_factor")
+        return scaling if amplitude is None else scaling | {"attention_factor": amplitude}
+    if kind not in ("none", "linear"):
+        raise Error(f"{fields.path}: rotary scaling {kind!r} without rope_factors_long.weight is not supported")
+    fields.only("rope.scaling.attn_factor", 1.0)
+    return None if kind == "none" else {"type": "linear", "factor": factor}
+
+
 def _gemma(fields: Fields) -> dict[str, Any]:
-    return {"hidden_activation": "gelu_pytorch_tanh",
-            "sliding_window": fields.integer("attention.sliding_window", 4096), "query_pre_attn_scalar": fields.head_dim}
+    return {"hidden_activation": "gelu_pytorch_tanh", "layer_types": _layer_types(fields),
+            "sliding_window": fields.integer("attention.sliding_window", 4096),
+            "query_pre_attn_scalar": fields.head_dim, "rope_scaling": _rotary_scaling(fields)}
+
+
+def _layer_types(fields: Fields) -> Optional[list[str]]:
+    """Which layers have the window, where the file says so: a flag a layer, or the n of every n-th layer without (0: none)."""
+    windowed = fields.get("attention.sliding_window_pattern")
+    if windowed is None:
+        return None
+    if not isinstance(windowed, list):
+        period = fields.number("attention.sliding_window_pattern")
+        windowed = [period == 0 or (layer + 1) % period != 0 for layer in range(fields.integer("block_count"))]
+    return ["sliding_attention" if flag else "full_attention" for flag in windowed]
 
 
 def _gemma2(fields: Fields) -> dict[str, Any]:
@@ -229,9 +306,11 @@ def _gemma2(fields: Fields) -> dict[str, Any]:
 
 
 def _gemma3(fields: Fields) -> dict[str, Any]:
-    config = _gemma(fields) | {"sliding_window_pattern": 6, "rope_scaling": _rotary_scaling(fields),
-                               "rope_theta": fields.get("rope.freq_base", 1000000.0),
-                               "rope_local_base_freq": fields.get("rope.freq_base_swa", 10000.0)}
+    config = _gemma(fields) | {"sliding_window_pattern": 6,
+                               "final_logit_softcapping": fields.get("final_logit_softcapping") or None,
+                               "rope_theta": fields.get("rope.freq_base", fields.get("rope.global.freq_base", 1000000.0)),
+                               "rope_local_base_freq": fields.get("rope.freq_base_swa",
+                                                                  fields.get("rope.local.freq_base", 10000.0))}
     if fields.integer("block_count") == 62:  # 27B, likewise
         config["query_pre_attn_scalar"] = fields.integer("embedding_length") // fields.heads
     return config

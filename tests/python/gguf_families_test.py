@@ -63,7 +63,8 @@ class GgufFamilies(ProgramTest):
         writer.add_head_count_kv(KV_HEADS)
         writer.add_layer_norm_rms_eps(1e-5)
         for key, value in fields.items():
-            add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}[type(value)]
+            add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, bool: writer.add_bool,
+                   list: writer.add_array}[type(value)]
             add(f"{architecture}.{key}", value)
         tokens = vocabulary()
         writer.add_tokenizer_model("gpt2")
@@ -88,9 +89,9 @@ class GgufFamilies(ProgramTest):
         self.assertEqual(done.returncode, 0, done.stderr)
         return json.loads((out / "config.json").read_text())
 
-    def refused(self, architecture: str, says: str, **arguments: Any) -> None:
+    def refused(self, architecture: str, says: str, block: Optional[dict[str, Any]] = None, **arguments: Any) -> None:
         with self.assertRaises(AssertionError):
-            self.convert(architecture, NORMS | ATTENTION | MLP, **arguments)
+            self.convert(architecture, block or NORMS | ATTENTION | MLP, **arguments)
         self.refuse("gguf_to_hf.py", "--from", self.folder / "model.gguf", "--out", self.folder / "hf", says=says)
 
     def test_qwen2(self) -> None:
@@ -102,6 +103,32 @@ class GgufFamilies(ProgramTest):
             "rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 64}, BIASES)
         self.assertEqual(config["rope_scaling"],
                          {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64})
+
+    def test_yarns_amplitude(self) -> None:
+        """attn_factor multiplies YaRN's own, yarn_attn_factor is the whole."""
+        yarn = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 64}
+        expected = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+        for fields, found in (({"attn_factor": 1.0, "yarn_ext_factor": 1.0}, {}),
+                              ({"attn_factor": 1.5}, {"attention_factor": 1.5 * (1 + 0.1 * math.log(4))}),
+                              ({"yarn_attn_factor": 1.25, "yarn_beta_fast": 16.0, "yarn_beta_slow": 2.0},
+                               {"attention_factor": 1.25, "beta_fast": 16.0, "beta_slow": 2.0})):
+            config = self.convert("qwen2", NORMS | ATTENTION | MLP,
+                                  yarn | {f"rope.scaling.{key}": value for key, value in fields.items()}, BIASES)
+            self.assertEqual(config["rope_scaling"], expected | found)
+        for key in ("yarn_ext_factor", "yarn_log_multiplier"):
+            self.refused("qwen2", f"qwen2.rope.scaling.{key} is 0.5", fields=yarn | {f"rope.scaling.{key}": 0.5})
+        self.refused("qwen2", "has both rope.scaling.attn_factor", fields=yarn | {
+            "rope.scaling.attn_factor": 1.5, "rope.scaling.yarn_attn_factor": 1.25})
+
+    def test_a_factor_without_a_type_is_linear(self) -> None:
+        for key in ("rope.scaling.factor", "rope.scale_linear"):
+            config = self.convert("llama", NORMS | ATTENTION | MLP, {key: 4.0})
+            self.assertEqual(config["rope_scaling"], {"rope_type": "linear", "factor": 4.0})
+        for fields in ({"rope.scaling.factor": 1.0}, {"rope.scaling.type": "none", "rope.scaling.factor": 4.0},
+                       {"rope.scaling.type": "linear"}):
+            self.assertNotIn("rope_scaling", self.convert("llama", NORMS | ATTENTION | MLP, fields))
+        self.refused("llama", "llama.rope.scaling.attn_factor is 1.5", fields={"rope.scaling.attn_factor": 1.5})
+        self.refused("llama", "llama.rope.scaling.factor is 'x', not a number", fields={"rope.scaling.factor": "x"})
 
     def test_qwen3(self) -> None:
         config = self.convert("qwen3", NORMS | ATTENTION | HEAD_NORMS | MLP,
@@ -121,6 +148,16 @@ class GgufFamilies(ProgramTest):
             "type": "longrope", "attention_factor": 1.25, "long_factor": [1, 3, 5, 7, 9, 11],
             "short_factor": [1, 1.1, 1.2, 1.3, 1.4, 1.5]})
 
+    def test_phi3_without_long_rope(self) -> None:
+        config = self.convert("phi3", NORMS | FUSED, {"rope.scaling.type": "linear", "rope.scaling.factor": 2.0})
+        self.assertEqual(config["rope_scaling"], {"type": "linear", "factor": 2.0})
+        factors = {f"rope_factors_{kind}.weight": numpy.ones(8, numpy.float32) for kind in ("long", "short")}
+        self.refused("phi3", "has both rotary scaling 'linear' by 2.0", block=NORMS | FUSED, extra=factors,
+                     fields={"rope.scaling.factor": 2.0})
+        for kind in ("yarn", "longrope"):
+            self.refused("phi3", f"rotary scaling '{kind}' without", block=NORMS | FUSED,
+                         fields={"rope.scaling.type": kind, "rope.scaling.factor": 2.0})
+
     def test_gemma2(self) -> None:
         config = self.convert("gemma2", GEMMA_NORMS | ATTENTION | MLP, {
             "attention.sliding_window": 12, "attention.key_length": HEAD_DIM, "attn_logit_softcapping": 40.0,
@@ -132,9 +169,11 @@ class GgufFamilies(ProgramTest):
     def test_gemma3(self) -> None:
         config = self.convert("gemma3", GEMMA_NORMS | ATTENTION | HEAD_NORMS | MLP, {
             "attention.sliding_window": 12, "attention.key_length": HEAD_DIM, "rope.freq_base": 1e6,
-            "rope.scaling.type": "linear", "rope.scaling.factor": 8.0}, offset=1)
+            "rope.scaling.type": "linear", "rope.scaling.factor": 8.0, "final_logit_softcapping": 30.0,
+            "attention.sliding_window_pattern": 2}, offset=1)
         expected = {"model_type": "gemma3_text", "sliding_window": 12, "query_pre_attn_scalar": HEAD_DIM, "rope_theta": 1e6,
                     "rope_local_base_freq": 10000.0, "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+                    "final_logit_softcapping": 30.0, "layer_types": ["sliding_attention", "full_attention"],
                     "tie_word_embeddings": True}
         self.assertEqual({key: config[key] for key in expected}, expected)
 
@@ -163,6 +202,15 @@ class GgufFamilies(ProgramTest):
         self.refused("qwen3", "values of 8 beside keys of 16", fields={"attention.key_length": HEAD_DIM,
                                                                      "attention.value_length": 8})
         self.refused("qwen2", "a mixture of 8 experts", fields={"expert_count": 8})
+
+    def test_metadata_that_nothing_asks_for_is_refused_by_name(self) -> None:
+        self.refused("llama", "llama.attention.scale is 0.5, a key that is not supported", fields={"attention.scale": 0.5})
+        self.refused("gemma3", "gemma3.attn_logit_softcapping is 50.0", block=GEMMA_NORMS | ATTENTION | HEAD_NORMS | MLP,
+                     fields={"attn_logit_softcapping": 50.0, "attention.key_length": HEAD_DIM})
+        self.convert("llama", NORMS | ATTENTION | MLP, {
+            "vocab_size": len(vocabulary()), "rope.dimension_count": HEAD_DIM, "attention.value_length": HEAD_DIM,
+            "rope.scaling.finetuned": True, "rope.scaling.original_context_length": 128, "expert_count": 0,
+            "expert_used_count": 0, "tensor_data_layout": "Meta AI original pth"})
 
 
 if __name__ == "__main__":
