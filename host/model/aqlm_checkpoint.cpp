@@ -116,13 +116,13 @@ std::array<std::string, 3> aqlm_parts(const std::string& matrix) {
     return {module + "codes", module + "codebooks", module + "scales"};
 }
 
-std::int64_t check_aqlm_matrix(const SafetensorsFolder& folder, const TensorSpec& spec,
+std::int64_t check_aqlm_matrix(const SafetensorsFolder& folder, const SourceTensor& source,
                                const QuantizationSpec& layout) {
-    const auto [codes, codebooks, scales] = aqlm_parts(spec.name);
-    check_columns(spec.name, spec.shape[1], layout.group);
-    check_part(folder, codes, {spec.shape[0], spec.shape[1] / layout.group, layout.codebooks});
+    const auto [codes, codebooks, scales] = aqlm_parts(source.name);
+    check_columns(source.name, source.shape[1], layout.group);
+    check_part(folder, codes, {source.shape[0], source.shape[1] / layout.group, layout.codebooks});
     check_part(folder, codebooks, {layout.codebooks, std::int64_t{1} << layout.code_bits, 1, layout.group});
-    check_part(folder, scales, {spec.shape[0], 1, 1, 1});
+    check_part(folder, scales, {source.shape[0], 1, 1, 1});
     const DType wanted = layout.code_bits <= 8 ? DType::u8 : DType::u16;  // I8 and I16, as the reader calls them
     if (folder.info(codes).dtype != wanted) {
         throw Error(where_of(folder, codes) + " is not of " + std::string(wanted == DType::u8 ? "I8" : "I16") +
@@ -135,20 +135,30 @@ std::int64_t check_aqlm_matrix(const SafetensorsFolder& folder, const TensorSpec
                         "; it is f32, bf16 or f16 in an AQLM model: convert the model");
         }
     }
+    const auto copies = static_cast<std::int64_t>(source.parts.size());
     return folder.info(codes).bytes() +
-           (folder.info(codebooks).elements() + folder.info(scales).elements()) * size_of(DType::f16);
+           (copies * folder.info(codebooks).elements() + folder.info(scales).elements()) * size_of(DType::f16);
 }
 
-void import_aqlm_matrix(const SafetensorsFolder& folder, const TensorSpec& spec, const QuantizationSpec& layout,
+void import_aqlm_matrix(const SafetensorsFolder& folder, const SourceTensor& source, const QuantizationSpec& layout,
                         StoreWriter& store) {
-    const auto names = aqlm_parts(spec.name);
+    const auto names = aqlm_parts(source.name);
     const std::vector<std::uint16_t> codes = read_codes(folder, names[0], layout.code_bits);
     const std::vector<float> codebooks = read_floats(folder, names[1]);
     const std::vector<float> scales = read_floats(folder, names[2]);
+    const bool exact = !all_halves(codebooks) || !all_halves(scales);
     const auto backend = make_cpu_backend({.threads = 1});
-    AdditiveRepresentation matrix(*backend, spec.shape[0], spec.shape[1], layout);
-    matrix.upload(*backend, codes, codebooks, scales);
-    matrix.save(*backend, store, "/tensors/" + spec.name, !all_halves(codebooks) || !all_halves(scales));
+    auto codes_left = std::span(codes);
+    auto scales_left = std::span(scales);
+    for (const TensorSpec& part : source.parts) {
+        const auto rows = static_cast<std::size_t>(part.shape[0]);
+        const std::size_t count = rows * (codes.size() / scales.size());
+        AdditiveRepresentation matrix(*backend, part.shape[0], part.shape[1], layout);
+        matrix.upload(*backend, codes_left.first(count), codebooks, scales_left.first(rows));
+        matrix.save(*backend, store, "/tensors/" + part.name, exact);
+        codes_left = codes_left.subspan(count);
+        scales_left = scales_left.subspan(rows);
+    }
 }
 
 }  // namespace pvtune

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "host/model/model.h"
+#include "host/model/source.h"
 #include "host/quant/representation.h"
 #include "io/safetensors.h"
 
@@ -19,10 +19,12 @@ std::optional<QuantizationSpec> take_aqlm_layout(std::string& config_json, const
 std::array<std::string, 3> aqlm_parts(const std::string& matrix);
 
 /// Checks their shapes and types; gives the bytes that they take in a weights store.
-std::int64_t check_aqlm_matrix(const SafetensorsFolder& folder, const TensorSpec& spec, const QuantizationSpec& layout);
+std::int64_t check_aqlm_matrix(const SafetensorsFolder& folder, const SourceTensor& source,
+                               const QuantizationSpec& layout);
 
 /// Writes the matrix with the values that it has: codebooks and scales in f16, or in f32 where they are no f16.
-void import_aqlm_matrix(const SafetensorsFolder& folder, const TensorSpec& spec, const QuantizationSpec& layout,
+/// Matrices that are one in the folder get their rows of codes and scales, and each all of the codebooks.
+void import_aqlm_matrix(const SafetensorsFolder& folder, const SourceTensor& source, const QuantizationSpec& layout,
                         StoreWriter& store);
 
 }  // namespace pvtune

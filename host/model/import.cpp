@@ -24,9 +24,11 @@ struct FolderConfig {
     ModelConfig model;
     std::optional<QuantizationSpec> aqlm;  ///< of an AQLM checkpoint
 
+    bool only_codes(const SafetensorsFolder& folder, const std::string& name) const {
+        return aqlm && !folder.has(name) && folder.has(aqlm_parts(name)[0]);
+    }
     bool quantized(const SafetensorsFolder& folder, const SourceTensor& source) const {
-        return aqlm && source.parts.size() == 1 && source.parts[0].block_matrix && !folder.has(source.name) &&
-               folder.has(aqlm_parts(source.name)[0]);
+        return source.parts[0].block_matrix && only_codes(folder, source.name);
     }
 };
 
@@ -65,10 +67,17 @@ void check_tensor(const SafetensorsFolder& folder, const SourceTensor& spec) {
 
 void check_names(const SafetensorsFolder& folder, const std::string& path, const FolderConfig& config,
                  const std::vector<SourceTensor>& sources) {
+    for (const char* name : {head_name, embedding_name}) {
+        if (!config.only_codes(folder, name)) continue;
+        const std::string codes = aqlm_parts(name)[0];
+        throw Error(
+            folder.file_of(codes) + ": " + codes + " is there and no " + name +
+            ": only the blocks may be quantised, not the embedding or the head: take a checkpoint that keeps it");
+    }
     std::set<std::string> known;
     for (const SourceTensor& spec : sources) {
         if (config.quantized(folder, spec)) {
-            check_aqlm_matrix(folder, spec.parts[0], *config.aqlm);
+            check_aqlm_matrix(folder, spec, *config.aqlm);
             for (const std::string& part : aqlm_parts(spec.name)) known.insert(part);
             continue;
         }
@@ -144,7 +153,7 @@ ImportPlan plan_import(const std::string& path) {
     for (const SourceTensor& source : sources) {
         const std::int64_t elements = TensorInfo{DType::u8, source.shape}.elements();
         const std::int64_t bytes = config.quantized(folder, source)
-                                       ? check_aqlm_matrix(folder, source.parts[0], *config.aqlm)
+                                       ? check_aqlm_matrix(folder, source, *config.aqlm)
                                        : elements * size_of(stored_type(source, folder.info(source.name)));
         plan.tensors += static_cast<std::int64_t>(source.parts.size());
         plan.parameters += elements;
@@ -170,10 +179,10 @@ ImportResult import_model(const std::string& path, const std::string& out, const
     for (const SourceTensor& source : sources) {
         if (config.quantized(folder, source)) {
             const std::int64_t elements = TensorInfo{DType::u8, source.shape}.elements();
-            import_aqlm_matrix(folder, source.parts[0], *config.aqlm, store);
-            ++result.tensors;
+            import_aqlm_matrix(folder, source, *config.aqlm, store);
+            result.tensors += static_cast<std::int64_t>(source.parts.size());
             result.parameters += elements;
-            result.bytes += check_aqlm_matrix(folder, source.parts[0], *config.aqlm);
+            result.bytes += check_aqlm_matrix(folder, source, *config.aqlm);
             progress(source.name, elements);
             continue;
         }

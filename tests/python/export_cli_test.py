@@ -202,6 +202,35 @@ class Aqlm(ExportTest):
         again = load_file(self.export(back, "hf-aqlm") / "model.safetensors")
         np.testing.assert_array_equal(again[name], tensors[name])
 
+    def test_fused_matrices_are_cut(self) -> None:
+        """Phi-3's: every part has its rows of the codes and scales, and all of the codebooks."""
+        golden = support.ROOT / "tests/golden/phi3-long-rope"
+        config, tensors = json.loads((golden / "config.json").read_text()), load_file(golden / "model.safetensors")
+        config["intermediate_size"] += 1  # 32, which has whole groups
+        draw, whole = np.random.default_rng(2), {}
+        for name in [name for name in tensors if "_proj.weight" in name]:
+            rows, columns = tensors.pop(name).shape
+            rows, columns = rows + 2 * ("gate_up" in name), columns + ("down" in name)
+            codes = draw.integers(-8, 8, (rows, columns // 4, 2), dtype=np.int8)
+            books = draw.standard_normal((2, 16, 1, 4)).astype(np.float16)
+            scales = draw.standard_normal((rows, 1, 1, 1)).astype(np.float16)
+            module = name.removesuffix("weight")
+            tensors |= {module + "codes": codes, module + "codebooks": books, module + "scales": scales}
+            plain = codes.astype(np.int64) % 16
+            parts = sum(books[m, plain[:, :, m], 0].astype(np.float32) for m in range(2))
+            whole[name] = parts.reshape(rows, columns) * scales[:, 0, 0].astype(np.float32)
+        folder = write_folder(self.here / "fused", tensors, config | {"quantization_config": {
+            "quant_method": "aqlm", "in_group_size": 4, "out_group_size": 1, "num_codebooks": 2, "nbits_per_codebook": 4}})
+        model = self.here / "fused.h5"
+        said = self.result(run("import", "--from", folder, "--out", model, "--json"))
+        found = self.dequantized(model)
+        self.assertEqual(said["tensors"], len(found))
+        for name, weight in whole.items():
+            parts = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+            module = name.split(".")[-2]
+            names = [name.replace(module, part) for part in parts.get(module, (module,))]
+            np.testing.assert_array_equal(np.concatenate([found[part] for part in names]), weight, err_msg=name)
+
     def test_import_refusals(self) -> None:
         out = self.export(self.quantize("aqlm", codebooks=2, code_bits=4, group=8), "hf-aqlm")
         config, tensors = json.loads((out / "config.json").read_text()), load_file(out / "model.safetensors")
@@ -216,7 +245,8 @@ class Aqlm(ExportTest):
             ({"quant_method": "awq"}, {}, "awq"), ({"nbits_per_codebook": 5}, {}, "codebooks"),
             ({}, {up + "codes": wild}, "code 8"), ({}, {up + "scales": nan}, "NaN"),
             ({}, {up + "codes": tensors[up + "codes"].astype(np.int32)}, "I8"), ({}, {up + "scales": None}, "scales"),
-            ({}, {"lm_head.weight": None, "lm_head.codes": wild}, "lm_head")]
+            ({}, {"lm_head.weight": None, "lm_head.codes": wild}, "lm_head.codes is there and no lm_head.weight"),
+            ({}, {"model.embed_tokens.weight": None, "model.embed_tokens.codes": wild}, "only the blocks")]
         for index, (changed, replaced, words) in enumerate(cases):
             with self.subTest(words):
                 new = {name: value for name, value in (tensors | replaced).items() if value is not None}
