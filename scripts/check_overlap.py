@@ -15,15 +15,7 @@ import json  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from errors import Error, run  # noqa: E402
-from overlap import Excluded, read_tokens  # noqa: E402
-
-
-def stores(path: Path) -> list[Path]:
-    """The store, or those of a folder."""
-    found = sorted(path.glob("*.h5")) if path.is_dir() else [path]
-    if not found:
-        raise Error(f"{path}: a folder without a tokens file (*.h5)")
-    return found
+from overlap import Excluded, read_tokens, stores  # noqa: E402
 
 
 def main() -> None:
@@ -32,7 +24,8 @@ def main() -> None:
         epilog="example: scripts/check_overlap.py tune.h5 --against test.h5",
     )
     parser.add_argument("store", type=Path, help="a token store or a folder of them: the text to tune on")
-    parser.add_argument("--against", type=Path, nargs="+", required=True, metavar="STORE", help="the text to measure with")
+    parser.add_argument("--against", type=Path, nargs="+", required=True, metavar="STORE",
+                        help="the text to measure with, stores or folders of them")
     parser.add_argument("--overlap-tokens", type=int, default=32, metavar="N", help="tokens a window (default 32)")
     parser.add_argument("--json", action="store_true", help="end with the result as one JSON object")
     arguments = parser.parse_args()
@@ -42,7 +35,7 @@ def main() -> None:
     excluded, windows, shared = None, 0, 0
     for path in stores(arguments.store):
         tokens, tokenizer_hash = read_tokens(path)
-        excluded = excluded or Excluded([part for given in arguments.against for part in stores(given)], window, tokenizer_hash)
+        excluded = excluded or Excluded(arguments.against, window, tokenizer_hash)
         windows += max(0, tokens.size - window + 1)
         for first in range(0, tokens.size, 1 << 20):  # a mebitoken at a time, and the windows that reach over its end
             shared += int(excluded.shared(tokens[None, first : first + (1 << 20) + window - 1])[0])

@@ -219,7 +219,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ctx", type=int, default=0, metavar="L", help="tokens a sequence (default: the text is not cut)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random choices (default 0)")
     parser.add_argument("--exclude", type=Path, nargs="+", default=[], metavar="STORE",
-                        help="evaluation text: no sequence may share --overlap-tokens in a row with it")
+                        help="evaluation text, stores or folders of them: no sequence may share --overlap-tokens in a row"
+                        " with it")
     parser.add_argument("--overlap-tokens", type=int, default=32, metavar="N", help="(default 32)")
     parser.add_argument("--overlap", choices=("drop", "refuse"), default="drop",
                         help="what is done with sequences that do: drop them (default) or refuse to go on")

@@ -22,6 +22,14 @@ def read_tokens(path: Path) -> tuple[Any, str]:
         raise Error(f"{path}: not a token store ({one_line(error)}): make it with scripts/tokenize.py") from error
 
 
+def stores(path: Path) -> list[Path]:
+    """The store, or those of a folder."""
+    found = sorted(path.glob("*.h5")) if path.is_dir() else [path]
+    if not found:
+        raise Error(f"{path}: a folder without a tokens file (*.h5)")
+    return found
+
+
 def window_hashes(tokens: Any, window: int) -> Any:
     """A 64-bit hash of every window of so many tokens in the last dimension: polynomial, over mixed tokens."""
     import numpy
@@ -38,7 +46,7 @@ def window_hashes(tokens: Any, window: int) -> Any:
 
 
 class Excluded:
-    """The windows of the stores that must not be met again."""
+    """The windows that must not be met again, of stores and of folders of them; a folder is one text."""
 
     def __init__(self, paths: list[Path], window: int, tokenizer_hash: str) -> None:
         import numpy
@@ -46,9 +54,13 @@ class Excluded:
         self.window = window
         hashes = []
         for path in paths:
-            tokens, made_with = read_tokens(path)
-            if made_with != tokenizer_hash:
-                raise Error(f"{path}: was made with another tokenizer.json: make it again with this one")
+            parts = []
+            for store in stores(path):
+                part, made_with = read_tokens(store)
+                if made_with != tokenizer_hash:
+                    raise Error(f"{store}: was made with another tokenizer.json: make it again with this one")
+                parts.append(part)
+            tokens = numpy.concatenate(parts)
             if tokens.size < window:
                 raise Error(f"{path}: holds {tokens.size} tokens, fewer than a window of {window}: use a smaller"
                             " --overlap-tokens")

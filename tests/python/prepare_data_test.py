@@ -271,7 +271,13 @@ class Overlap(PrepareTest):
         self.assertIn(f"overlap: {len(rows) - len(kept)} sequences", out)
         self.assertEqual(json.loads(out.splitlines()[-1])["dropped"], len(rows) - len(kept))
         self.assertEqual(self.tokens().reshape(-1, 64).tolist(), kept)
+        self.prepare("--from", piece, "--shard-tokens", len(evaluation) - 20, out="shards")
+        self.assertEqual([len(self.tokens(f"shards/0000{i}.h5")) for i in range(2)], [len(evaluation) - 20, 20])
+        self.prepare("--ctx", 64, "--exclude", self.folder / "shards", out="again.h5")
+        self.assertEqual(self.tokens("again.h5").reshape(-1, 64).tolist(), kept, "a folder is one text")
         (self.folder / "out.h5").unlink()
+        (self.folder / "empty").mkdir()
+        self.refuse(*self.common("--ctx", 64, "--exclude", self.folder / "empty"), says="a folder without a tokens file")
         self.refuse(*self.common("--ctx", 64, "--exclude", self.folder / "eval.h5", "--overlap", "refuse"),
                     says="share 32 tokens in a row")
         for name in ("unbiased", "biased"):
