@@ -128,6 +128,30 @@ class Stopping(CalibrateTest):
         self.assertEqual(self.result(self.calibrate(out, "--json"))["content_hash"], expected)
 
 
+    def test_layout_of_a_finished_block(self) -> None:
+        """As docs/formats.md has it."""
+        out = self.here / "out.h5"
+        block = Path(f"{out}.calibration") / "block_0000.h5"
+        process = self.begin(out, block_epochs=200, block_lr=1e-7)  # so that blocks last
+        while not block.exists() and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGSTOP)
+        try:
+            with h5py.File(block) as file:
+                self.assertEqual(file.attrs["kind"].decode(), "calibrated block")
+                self.assertIn("block_epochs", json.loads(file.attrs["source"].decode()))
+                layer = "model.layers.0."
+                matrix = file["tensors"][layer + "mlp.up_proj.weight"]
+                self.assertEqual(matrix["codes"].shape[0], matrix.attrs["rows"])
+                for name in ("squared_error", "squared_norm", "output_error", "output_norm"):
+                    self.assertGreater(matrix.attrs[name], 0)
+                self.assertEqual(file["tensors"][layer + "input_layernorm.weight"].dtype, "f4")
+                self.assertTrue(all(name.startswith(layer) for name in file["tensors"]))
+        finally:
+            process.kill()
+            process.communicate()
+
+
 class Refusing(CalibrateTest):
     def test_impossible_runs(self) -> None:
         out = self.here / "q.h5"
