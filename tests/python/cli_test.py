@@ -265,6 +265,8 @@ class Flags(CommandLine):
         for command in (("eval", "--model", self.model, "--tokens", self.tokens), ("inspect", self.model), ("bench",),
                         ("import", "--from", self.hf, "--out", self.here / "m.h5")):
             self.refused(run(*command, "--device", "cuda"), "this build has no CUDA")
+        self.refused(run("eval", "--model", self.model, "--tokens", self.tokens, "--device", "cuda", "--dry-run"),
+                     "make VARIANT=device CUDA=1 build/device/pvtune")
 
     def test_impossible_quantisation(self) -> None:
         out = self.here / "q.h5"
