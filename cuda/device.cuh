@@ -5,6 +5,7 @@
 // kernels start through launch() only, dynamic shared memory comes from dynamic_shared() only, and PTX stays in
 // async_copy.cuh, fast_math.cuh and mma.cuh.
 
+#include "cuda/device_limits.h"
 #include "cuda/runtime.h"
 #include "io/dtype.h"
 
@@ -13,6 +14,8 @@
 #ifdef __CUDACC__
 
 #include <cuda_runtime.h>
+
+#include "cuda/launch_grid.h"
 
 namespace pvtune::cuda {
 
@@ -23,17 +26,17 @@ __device__ T* dynamic_shared() {
     return reinterpret_cast<T*>(dynamic_shared_bytes);
 }
 
-/// Starts kernel<<<grid, block, shared_bytes, stream>>>(arguments...). Throws CudaError that names the kernel's call.
+/// Starts kernel<<<grid, block, shared_bytes, stream>>>(arguments...). Throws CudaError that names the line of the
+/// call.
 template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t stream,
-            Arguments... arguments) {
-    constexpr std::size_t without_asking = 48 * 1024;
-    if (shared_bytes > without_asking) {
+void launch(void (*kernel)(Parameters...), const LaunchGrid& grid, dim3 block, std::size_t shared_bytes,
+            cudaStream_t stream, Arguments... arguments) {
+    if (shared_bytes > shared_bytes_without_asking - most_static_beside_dynamic) {
         check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
-              "dynamic shared memory of a kernel");
+              "dynamic shared memory of a kernel", grid.where);
     }
-    kernel<<<grid, block, shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
-    check(cudaGetLastError(), "the launch of a kernel");
+    kernel<<<grid.blocks, block, shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
+    check(cudaGetLastError(), "the launch of a kernel", grid.where);
 }
 
 }  // namespace pvtune::cuda

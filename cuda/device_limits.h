@@ -5,6 +5,8 @@
 
 #include "cuda/runtime.h"
 
+#include <cstddef>
+
 namespace pvtune::cuda {
 
 inline int limit_of_device(cudaDeviceAttr attribute) {
@@ -16,6 +18,12 @@ inline int limit_of_device(cudaDeviceAttr attribute) {
 }
 
 inline int multiprocessors() { return limit_of_device(cudaDevAttrMultiProcessorCount); }
+
+/// Shared memory that a block has without being asked for more, static and dynamic together.
+inline constexpr std::size_t shared_bytes_without_asking = 48 * 1024;
+
+/// The most static shared memory of a kernel that also has dynamic one; the emulated device holds kernels to it.
+inline constexpr std::size_t most_static_beside_dynamic = 16 * 1024;
 
 /// Of one block, static and dynamic together.
 inline int most_shared_bytes() { return limit_of_device(cudaDevAttrMaxSharedMemoryPerBlockOptin); }

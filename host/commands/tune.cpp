@@ -111,10 +111,13 @@ std::int64_t checkpoint_bytes(const Plan& plan) {
     return bytes;
 }
 
-Plan make_plan(const CommonOptions& common, const TuneOptions& options, const Inputs& inputs) {
+/// Decides --activations auto: a run that chose anew, by what memory its models have left, would not be the one
+/// planned.
+Plan make_plan(const CommonOptions& common, TuneOptions& options, const Inputs& inputs) {
     const auto planning = make_backend(common, true);
     const Tuner tuner = make_tuner(*planning, common, options, inputs, nullptr);
     Plan plan = plan_of(*planning);
+    options.activations = tuner.keeps_activations() ? "keep" : "recompute";
     const TuneSettings& settings = options.settings;
     const double forward = forward_flops(inputs.config, settings.batch * settings.length, settings.length);
     plan.flops = static_cast<double>(settings.steps) * forward * (tuner.keeps_activations() ? 4 : 5);

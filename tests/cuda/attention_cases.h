@@ -1,5 +1,6 @@
 #pragma once
 
+#include "cuda/device_limits.h"
 #include "host/backend/cpu/cpu_ops.h"
 #include "tests/cuda/device_tensors.h"
 
@@ -16,6 +17,12 @@ inline std::string text_of(const AttentionShape& s) {
     return std::to_string(s.sequences) + " x " + std::to_string(s.length) + ", heads " + std::to_string(s.heads) + "/" +
            std::to_string(s.kv_heads) + " of " + std::to_string(s.head_dim) + ", window " + std::to_string(s.window) +
            ", cap " + std::to_string(s.cap);
+}
+
+/// Sequences that make at least `blocks` blocks of 128 rows: large work, however large the device.
+inline std::int64_t sequences_for_blocks(std::int64_t blocks, std::int64_t heads, std::int64_t length) {
+    const std::int64_t of_a_sequence = heads * ((length + 127) / 128);
+    return (blocks + of_a_sequence - 1) / of_a_sequence;
 }
 
 /// Operands and what the CPU makes of them.

@@ -23,7 +23,8 @@ inline constexpr std::size_t guard_bytes = 0;
 template <class Body>
 void for_each_schedule(Body&& body) {
     using emulation::Schedule;
-    std::vector<Schedule> schedules = {{}, {Schedule::Order::reverse}, {Schedule::Order::shuffled, 1}};
+    std::vector<Schedule> schedules = {
+        {}, {Schedule::Order::reverse}, {Schedule::Order::shuffled, 1}, {Schedule::Order::shuffled, 2}};
     if (emulation::watches_races()) schedules = {{Schedule::Order::shuffled, 1}};
     for (const Schedule schedule : schedules) {
         SCOPED_TRACE("threads " + emulation::name_of(schedule));

@@ -120,6 +120,13 @@ __global__ void write_beyond_static_kernel(float* out, int index) {
     out[0] = values[0];
 }
 
+__global__ void keep_much_beside_dynamic_kernel() {
+    __shared__ float kept[5000];
+    kept[threadIdx.x] = 1;
+    __syncthreads();
+    dynamic_shared<float>()[0] = kept[0];
+}
+
 __global__ void write_beyond_dynamic_kernel(int index) { write_one(dynamic_shared<float>(), index); }
 
 __global__ void write_at_kernel(float* out, int index) { write_one(out, index); }
@@ -195,6 +202,7 @@ void read_fresh_dynamic(float* out, Stream stream) {
     launch(read_fresh_dynamic_kernel, dim3(1), dim3(threads), (threads + 1) * sizeof(float), stream, out);
 }
 void write_beyond_static(float* out, int index, Stream stream) { run(write_beyond_static_kernel, stream, out, index); }
+void keep_much_beside_dynamic(Stream stream) { launch(keep_much_beside_dynamic_kernel, dim3(1), dim3(1), 4, stream); }
 void write_beyond_dynamic(int index, Stream stream) {
     launch(write_beyond_dynamic_kernel, dim3(1), dim3(1), threads * sizeof(float), stream, index);
 }

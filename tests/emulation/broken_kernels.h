@@ -46,6 +46,8 @@ void read_fresh_dynamic(float* out, Stream stream);
 /// Writes one element beyond: of static shared, dynamic shared and device memory.
 void write_beyond_static(float* out, int index, Stream stream);
 void write_beyond_dynamic(int index, Stream stream);
+/// Static shared memory beside dynamic one, more than launch() asks a device for.
+void keep_much_beside_dynamic(Stream stream);
 void write_at(float* out, int index, Stream stream);
 /// A 16-byte load from an address that is a multiple of 4.
 void load_misaligned(float* out, const float* in, Stream stream);

@@ -8,7 +8,6 @@ namespace pvtune::cuda::emulation {
 
 inline constexpr int warp_lanes = 32;
 inline constexpr int most_threads = 1024;
-inline constexpr int shared_bytes_without_asking = 48 * 1024;
 inline constexpr int most_shared_bytes = 227 * 1024;
 inline constexpr int multiprocessors = 4;
 inline constexpr int l2_bytes = 1 << 20;

@@ -146,6 +146,14 @@ TEST(EmulatorMemory, HostMayNotTouchDeviceMemory) {
 
 #endif
 
+#ifndef __SANITIZE_ADDRESS__
+
+TEST(EmulatorMemory, StaticSharedMemoryBesideDynamicIsLimited) {
+    expect_fault(broken::keep_much_beside_dynamic, {"20000 bytes of static shared memory"});
+}
+
+#endif
+
 TEST(EmulatorMemory, CopiesMustFit) {
     const DeviceTensor tensor(counted());
     OwnedTensor host = counted();

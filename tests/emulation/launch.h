@@ -3,6 +3,9 @@
 #include "cuda/runtime.h"
 #include "tests/emulation/scheduler.h"
 #include "tests/emulation/shared_memory.h"
+#include "tests/emulation/vector_types.h"
+
+#include "cuda/launch_grid.h"
 
 #include <tuple>
 
@@ -21,9 +24,9 @@ T* dynamic_shared() {
 
 /// Runs the kernel to its end. Throws CudaError for a launch that a device refuses, KernelFault for what a kernel did.
 template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t,
+void launch(void (*kernel)(Parameters...), const LaunchGrid& grid, dim3 block, std::size_t shared_bytes, cudaStream_t,
             Arguments... arguments) {
-    check(emulation::check_launch(grid, block, shared_bytes), "the launch of a kernel");
+    check(emulation::check_launch(grid.blocks, block, shared_bytes), "the launch of a kernel", grid.where);
     struct Call {
         void (*kernel)(Parameters...);
         std::tuple<Parameters...> parameters;
@@ -32,7 +35,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t sh
         const auto& here = *static_cast<const Call*>(what);
         std::apply(here.kernel, here.parameters);
     };
-    emulation::run_grid(grid, block, shared_bytes, run, &call);
+    emulation::run_grid(grid.blocks, block, shared_bytes, run, &call);
 }
 
 }  // namespace pvtune::cuda

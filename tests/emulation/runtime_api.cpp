@@ -1,4 +1,5 @@
 // The emulated runtime apart from memory: the device, errors, streams, events.
+#include "cuda/device_limits.h"
 #include "tests/emulation/circumstances.h"
 #include "tests/emulation/cuda_runtime_api.h"
 #include "tests/emulation/device_limits.h"
@@ -57,7 +58,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
     std::snprintf(properties->name, sizeof(properties->name), "emulated device");
     std::size_t free_bytes = 0;
     cudaMemGetInfo(&free_bytes, &properties->totalGlobalMem);
-    properties->sharedMemPerBlock = shared_bytes_without_asking;
+    properties->sharedMemPerBlock = pvtune::cuda::shared_bytes_without_asking;
     properties->sharedMemPerBlockOptin = most_shared_bytes;
     properties->warpSize = warp_lanes;
     properties->maxThreadsPerBlock = most_threads;

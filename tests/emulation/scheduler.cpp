@@ -262,7 +262,7 @@ void run_grid(dim3 grid, dim3 block_shape, std::size_t shared_bytes, void (*kern
                 shared.refill();
                 if (observer != nullptr) observer->block_starts(static_cast<int>(threads));
                 run_block(block_shape);
-                shared.check_guards();
+                shared.check();
             }
         }
     }

@@ -1,4 +1,6 @@
 #include "tests/emulation/shared_memory.h"
+#include "cuda/device_limits.h"
+#include "tests/emulation/device_limits.h"
 #include "tests/emulation/sanitizer.h"
 
 #include <algorithm>
@@ -10,6 +12,7 @@ namespace {
 constexpr std::align_val_t alignment{128};
 constexpr std::size_t guard_bytes = address_sanitizer ? 0 : 256;
 constexpr auto guard_value = static_cast<std::byte>(0xa5);
+constexpr auto fresh = static_cast<std::byte>(0xff);
 
 }  // namespace
 
@@ -27,21 +30,33 @@ SharedMemory::~SharedMemory() {
 }
 
 void SharedMemory::refill() {
-    constexpr auto fresh = static_cast<std::byte>(0xff);
     std::fill_n(memory_, bytes_, fresh);
-    if (blocks_++ == 1) {
-        for (const SharedVariable& variable : shared_variables()) {
-            const bool touched = std::any_of(variable.data, variable.data + variable.bytes,
-                                             [=](std::byte value) { return value != fresh; });
-            if (touched) used_.push_back(variable);
-        }
-    }
-    for (const SharedVariable& variable : blocks_ == 1 ? shared_variables() : used_) {
+    for (const SharedVariable& variable : blocks_ == 0 ? shared_variables() : used_) {
         std::fill_n(variable.data, variable.bytes, fresh);
     }
 }
 
-void SharedMemory::check_guards() const {
+void SharedMemory::find_used() {
+    std::size_t static_bytes = 0;
+    for (const SharedVariable& variable : shared_variables()) {
+        const bool touched =
+            std::any_of(variable.data, variable.data + variable.bytes, [](std::byte value) { return value != fresh; });
+        if (!touched) continue;
+        used_.push_back(variable);
+        static_bytes += variable.bytes;
+    }
+    const std::string has = std::to_string(static_bytes) + " bytes of static shared memory";
+    if (bytes_ > 0 && static_bytes > most_static_beside_dynamic) {
+        throw KernelFault(has + " beside dynamic one, more than launch() leaves room for");
+    }
+    if (static_bytes > shared_bytes_without_asking) throw KernelFault(has + ", more than a device has");
+    if (bytes_ + static_bytes > static_cast<std::size_t>(most_shared_bytes)) {
+        throw KernelFault(has + " and " + std::to_string(bytes_) + " of dynamic one, more than a device has");
+    }
+}
+
+void SharedMemory::check() {
+    if (blocks_++ == 0) find_used();
     const std::byte* guard = memory_ + bytes_;
     if (std::all_of(guard, guard + guard_bytes, [](std::byte value) { return value == guard_value; })) return;
     throw KernelFault("a write beyond the end of " + std::to_string(bytes_) + " bytes of dynamic shared memory");

@@ -17,10 +17,12 @@ public:
 
     /// Before a block.
     void refill();
-    /// After a block; throws KernelFault if it wrote beyond the end.
-    void check_guards() const;
+    /// After a block; throws KernelFault if it wrote beyond the end, or the kernel has more than a device gives it.
+    void check();
 
 private:
+    void find_used();
+
     std::byte* memory_;
     std::size_t bytes_;
     int blocks_ = 0;

@@ -129,7 +129,8 @@ class Troubles(CudaTest):
                 continue
             low = middle + 1
             self.assertEqual(done.returncode, 2, done.stderr)
-            self.assertIn("the launch of a kernel: unspecified launch failure", done.stderr.splitlines()[-1])
+            self.assertRegex(done.stderr.splitlines()[-1],
+                             r"the launch of a kernel: unspecified launch failure \(cuda/\w+\.cuh?:\d+\)")
         self.assertTrue(checkpoint.exists())
         self.assertFalse(out.exists())
         resumed = run_cuda(*arguments, "--resume")

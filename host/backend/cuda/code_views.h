@@ -56,12 +56,12 @@ inline LatticeView view_of(const LatticeCodes& lattice) {
 /// The dense factors of Hadamard transforms on the device, made when a size is first met.
 class DenseFactors {
 public:
-    DenseFactor get(std::int64_t size) {
+    DenseFactor get(std::int64_t size, Stream stream) {
         const HadamardFactor& factor = hadamard_factor(size);
         DeviceMemory& memory = made_[size];
         if (memory.data() == nullptr) {
             memory = DeviceMemory(factor.matrix.size() * sizeof(float));
-            check(cudaMemcpy(memory.data(), factor.matrix.data(), memory.bytes(), cudaMemcpyHostToDevice),
+            check(cudaMemcpyAsync(memory.data(), factor.matrix.data(), memory.bytes(), cudaMemcpyHostToDevice, stream),
                   "the factor of a Hadamard transform");
         }
         return {static_cast<const float*>(memory.data()), factor.order};

@@ -175,7 +175,7 @@ public:
 
     void hadamard_transform(Tensor values) override {
         const std::int64_t size = values.dim(values.rank - 1);
-        const DenseFactor factor = factors_.get(size);
+        const DenseFactor factor = factors_.get(size, stream_);
         cuda::hadamard_transform(values.as<float>(), values.elements() / size, size, factor.matrix, factor.order,
                                  stream_);
     }
@@ -189,8 +189,8 @@ public:
         const LatticeView view = view_of(lattice);
         void* scratch = workspace_.get(lattice_gemv_workspace(view.rows, view.columns()));
         with_float_type(in.dtype, [&]<class T>() {
-            cuda::lattice_gemv(out.as<T>(), in.as<T>(), optional_floats(bias), view, factors_.get(view.rows),
-                               factors_.get(view.columns()), scratch, stream_);
+            cuda::lattice_gemv(out.as<T>(), in.as<T>(), optional_floats(bias), view, factors_.get(view.rows, stream_),
+                               factors_.get(view.columns(), stream_), scratch, stream_);
         });
     }
     void lattice_gradient(Tensor d_scale, Tensor d_left, Tensor d_right, Tensor d_weight,
@@ -329,7 +329,7 @@ private:
     template <class Body>
     void with_lattice(const LatticeCodes& lattice, const Body& body) {
         const LatticeView view = view_of(lattice);
-        body(view, factors_.get(view.rows), factors_.get(view.columns()),
+        body(view, factors_.get(view.rows, stream_), factors_.get(view.columns(), stream_),
              workspace_.get(lattice_weight_workspace(view.rows, view.columns())));
     }
 
