@@ -128,7 +128,7 @@ def row_stage(name: str, out: Path) -> Callable[[], Record]:
             gguf.parent.mkdir(parents=True, exist_ok=True)
             scripts("demo_model.py", "--out", gguf)
         # A text that stays as it is: the results must not change with it.
-        make_inputs(out / "inputs", gguf, ROOT / "LICENSE", scripts)
+        make_inputs(out / "inputs", gguf, ROOT / "LICENSE", json.dumps(sources()), scripts)
         return run_row(name, PVTUNE, out / "inputs", out / "row")
 
     return run_it

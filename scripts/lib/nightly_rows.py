@@ -57,9 +57,11 @@ class Programs:
         return self.run(*arguments, "--resume")
 
 
-def make_inputs(folder: Path, gguf: Path, text: Path, scripts: Callable[..., None]) -> None:
-    """model (the first blocks of SmolLM2-135M as a Hugging Face folder, then a store) and tokens of the text."""
-    if (folder / "tokens.h5").exists():
+def make_inputs(folder: Path, gguf: Path, text: Path, sources: str, scripts: Callable[..., None]) -> None:
+    """The first blocks of SmolLM2-135M as a Hugging Face folder, and tokens of the text; made again with other sources,
+    since the scripts that make them are under test too."""
+    made_with = folder / "sources.json"
+    if made_with.exists() and made_with.read_text(encoding="utf-8") == sources:
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -67,6 +69,7 @@ def make_inputs(folder: Path, gguf: Path, text: Path, scripts: Callable[..., Non
     _keep_first_layers(folder / "whole", folder / "hf")
     shutil.rmtree(folder / "whole")
     scripts("tokenize.py", "--tokenizer", folder / "hf" / "tokenizer.json", "--text", text, "--out", folder / "tokens.h5")
+    made_with.write_text(sources, encoding="utf-8")
 
 
 def _keep_first_layers(whole: Path, out: Path) -> None:

@@ -7,7 +7,10 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
+from typing import Any
 
+import numpy
+from safetensors.numpy import load_file, save_file
 from support import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -59,6 +62,42 @@ class Operations(unittest.TestCase):
         done = self.nightly("--only", "operations cpu")
         self.assertEqual(done.returncode, 2)
         self.assertIn("expected.json: not JSON", done.stderr)
+
+
+class Inputs(unittest.TestCase):
+    """What the matrix starts from, with stand-ins for the scripts that make it."""
+
+    def test_made_once_for_the_same_sources(self) -> None:
+        import nightly_rows
+
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        folder = Path(scratch.name) / "inputs"
+        ran = []
+
+        def scripts(program: str, *arguments: Any) -> None:
+            ran.append(program)
+            out = Path(arguments[arguments.index("--out") + 1])
+            if program == "tokenize.py":
+                out.write_text("tokens")
+                return
+            out.mkdir()
+            (out / "config.json").write_text(json.dumps({"num_hidden_layers": 30}))
+            (out / "tokenizer.json").write_text("{}")
+            save_file({name: numpy.full(1, len(ran), dtype=numpy.float32)
+                       for name in ("model.norm.weight", "model.layers.1.a", "model.layers.2.a")}, out / "a.safetensors")
+
+        def make(sources: str) -> float:
+            nightly_rows.make_inputs(folder, Path("a.gguf"), Path("a.txt"), sources, scripts)
+            found = load_file(folder / "hf" / "model.safetensors")
+            self.assertEqual(sorted(found), ["model.layers.1.a", "model.norm.weight"])
+            return float(found["model.norm.weight"][0])
+
+        self.assertEqual(make("one commit"), 1)
+        self.assertEqual(make("one commit"), 1)
+        self.assertEqual(ran, ["gguf_to_hf.py", "tokenize.py"])
+        self.assertEqual(make("another"), 3)
+        self.assertEqual(len(ran), 4)
 
 
 class Comparing(unittest.TestCase):
