@@ -183,8 +183,8 @@ gpu-check: ## check pvtune on this machine's GPU, with the demo's files if they 
 	@mkdir -p out && cd out && ../build/gpu-bundle/gpu-check --data demo
 
 .PHONY: nightly
-nightly: build ## the reproducibility run: tests, kernels, fuzzers, small real runs; report in out/nightly; ONLY=regex
-	@$(PYTHON) scripts/nightly.py $(if $(ONLY),--only '$(ONLY)')
+nightly: build ## the reproducibility run: tests, kernels, fuzzers, small real runs; report in out/nightly; ONLY=regex, AGAIN=1
+	@$(PYTHON) scripts/nightly.py $(if $(ONLY),--only '$(ONLY)') $(if $(AGAIN),--again)
 
 .PHONY: newcomer
 newcomer: ## the README's commands in a bare Debian 12; needs root and debootstrap

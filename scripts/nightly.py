@@ -2,7 +2,7 @@
 """The reproducibility run: all tests, every kernel compiled, fuzzers, what each operation computes, and a matrix of small
 real runs, held against tests/nightly/expected.json. Leaves out/nightly/report.md; exit status 1 if anything failed.
 
-Stages that passed are not run again on the same sources, so that a run that was stopped goes on.
+Stages that passed are not run again on the same sources and platform, so that a run that was stopped goes on.
 """
 
 import os
@@ -180,7 +180,8 @@ def updated(expected: Record, stages: dict[str, Record], here: str, reason: str,
             rows[name] = {key: record[key] for key in TOLERANCES}
     entry = {"date": datetime.date.today().isoformat(), "after": commit, "platform": here, "reason": reason}
     platforms = expected.get("platforms", {})
-    return {"updates": [*expected.get("updates", []), entry], "rows": rows,
+    seconds = {**expected.get("seconds", {}), **{name: round(stage["seconds"]) for name, stage in stages.items()}}
+    return {"updates": [*expected.get("updates", []), entry], "rows": rows, "seconds": seconds,
             "platforms": {**platforms, here: {**platforms.get(here, {}), **exact}}}
 
 
@@ -208,16 +209,24 @@ def minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
+def time_left(names: list[str], past: dict[str, float]) -> str:
+    """How long these stages take, after what they took before."""
+    seconds = sum(past.get(name, 0) for name in names)
+    if not seconds:
+        return ""
+    return f"{'' if all(name in past for name in names) else 'at least '}{minutes(seconds)} left"
+
+
 def run_stages(stages: list[Stage], state: Record, save: Callable[[], None], expected: Record, here: str,
-               past: dict[str, float]) -> None:
-    """Runs what has not passed yet; every stage's outcome is saved at once."""
+               usual: dict[str, float]) -> bool:
+    """Runs what has not passed yet and says whether there was any; every stage's outcome and duration is saved at once.
+    `usual` is how long stages take where the state does not know."""
     done = state["stages"]
-    for index, stage in enumerate(stages):
-        if done.get(stage.name, {}).get("outcome") == "passed":
-            continue
-        left = sum(past.get(other.name, 0) for other in stages[index:])
-        known = f", {minutes(left)} left" if left else ""
-        print(f"[{index + 1}/{len(stages)}{known}] {stage.name}", file=sys.stderr, flush=True)
+    waiting = [stage for stage in stages if done.get(stage.name, {}).get("outcome") != "passed"]
+    for index, stage in enumerate(waiting):
+        left = time_left([other.name for other in waiting[index:]], {**usual, **state["seconds"]})
+        print(f"[{len(stages) - len(waiting) + index + 1}/{len(stages)}{', ' if left else ''}{left}] {stage.name}",
+              file=sys.stderr, flush=True)
         start = time.monotonic()
         entry: Record = {"outcome": "passed", "problems": []}
         try:
@@ -226,13 +235,16 @@ def run_stages(stages: list[Stage], state: Record, save: Callable[[], None], exp
         except Error as error:
             entry["record"] = getattr(error, "record", {})
             entry["problems"] = [one_line(error)]
+        entry["seconds"] = round(time.monotonic() - start, 1)
         if entry["problems"]:
             entry["outcome"] = "failed"
             for problem in entry["problems"]:
                 print(f"  FAILED {stage.name}: {problem}", file=sys.stderr, flush=True)
-        entry["seconds"] = round(time.monotonic() - start, 1)
+        else:  # what fails may end early
+            state["seconds"][stage.name] = entry["seconds"]
         done[stage.name] = entry
         save()
+    return bool(waiting)
 
 
 def main() -> None:
@@ -265,26 +277,30 @@ def main() -> None:
 
     here, expected = platform(), read_json(arguments.expected)
     state = read_json(out / "state.json")
-    now = {**sources(), "expected": hashlib.sha256(json.dumps(expected).encode()).hexdigest()[:12]}
-    if state.get("sources") != now or arguments.again:
-        state = {"sources": now, "stages": {}}
+    now = {**sources(), "platform": here, "expected": hashlib.sha256(json.dumps(expected).encode()).hexdigest()[:12]}
+    if state.get("sources") != now:
+        state = {"sources": now, "stages": {}, "seconds": state.get("seconds", {})}
+    if arguments.again:
+        for stage in stages:
+            state["stages"].pop(stage.name, None)
     history = read_history(out / "history.jsonl")
-    past = {name: seconds for entry in history for name, seconds in entry["seconds"].items()}
 
     def save() -> None:
         write_text(out / "state.json", json.dumps(state, indent=1) + "\n")
 
-    run_stages(stages, state, save, {} if arguments.update else expected, here, past)
+    ran = run_stages(stages, state, save, {} if arguments.update else expected, here, expected.get("seconds", {}))
     done = {stage.name: state["stages"][stage.name] for stage in stages}
     failed = [name for name, entry in done.items() if entry["outcome"] != "passed"]
     if arguments.update and not failed:
-        write_text(arguments.expected, json.dumps(updated(expected, done, here, arguments.reason, now["commit"]), indent=1,
-                                                  sort_keys=True) + "\n")
-    history.append({"date": datetime.datetime.now().isoformat(timespec="seconds"), **now,
-                    "seconds": {name: entry["seconds"] for name, entry in done.items()},
-                    "rows": {name: entry["record"] for name, entry in done.items() if "tuned" in entry["record"]}})
-    write_text(out / "history.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
-    known = here in expected.get("platforms", {}) or arguments.update
+        expected = updated(expected, done, here, arguments.reason, now["commit"])
+        write_text(arguments.expected, json.dumps(expected, indent=1, sort_keys=True) + "\n")
+    # Where nothing ran, the last point is of these stages; or a run was stopped behind its last stage.
+    if ran or not history or history[-1] != {**history[-1], **now}:
+        history.append({"date": datetime.datetime.now().isoformat(timespec="seconds"), **now,
+                        "seconds": {name: entry["seconds"] for name, entry in done.items()},
+                        "rows": {name: entry["record"] for name, entry in done.items() if "tuned" in entry["record"]}})
+        write_text(out / "history.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
+    known = here in expected.get("platforms", {})
     write_report(out, done, history, here, known)
     print(f"{'FAIL: ' + ', '.join(failed) if failed else 'PASS'}: {out / 'report.md'}")
     sys.exit(1 if failed else 0)

@@ -1,5 +1,7 @@
 """The reproducibility run's own working: what it holds against what, and that a changed result fails by name."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -8,6 +10,7 @@ import tempfile
 import unittest
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy
 from safetensors.numpy import load_file, save_file
@@ -64,6 +67,118 @@ class Operations(unittest.TestCase):
         self.assertIn("expected.json: not JSON", done.stderr)
 
 
+ROW = {"imported": "a", "quantized": "b", "tuned": "0123456789abcdef", "exported": "d", "bits_per_weight": 2.0,
+       "relative_output_error": 0.01, "loss": 1.0, "nll": 10.0, "perplexity": 22026.0, "seconds_per_step": 0.5,
+       "peak_bytes": 2**28}
+FINGERPRINTS = {"fingerprints": {"f32": {"add": "1"}, "bf16": {"add": "2"}}}
+
+
+class Running(unittest.TestCase):
+    """Which stages run and what is said, with stages that do nothing."""
+
+    def setUp(self) -> None:
+        import nightly
+
+        self.nightly = nightly
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.out = Path(scratch.name)
+        self.expected = self.out / "expected.json"
+        self.platform, self.commit = "here", "1234567"
+        self.records: dict[str, Any] = {"first": {}, "operations cpu": FINGERPRINTS, "cpu vq f32": ROW}
+        self.seconds = 100.0  # of every stage
+        self.clock = 0.0
+        self.drawn = mock.patch("nightly_report._draw_trends")
+        self.drawn.start()
+        self.addCleanup(mock.patch.stopall)
+
+    def run_nightly(self, *arguments: str) -> list[str]:
+        """The names of the stages that ran; what was printed is in self.said and self.complained."""
+        ran = []
+
+        def stage(name: str) -> Any:
+            def run() -> Any:
+                ran.append(name)
+                self.clock += self.seconds
+                if isinstance(self.records[name], BaseException):
+                    raise self.records[name]
+                return self.records[name]
+
+            return self.nightly.Stage(name, run)
+
+        said, complained = io.StringIO(), io.StringIO()
+        with mock.patch.multiple(self.nightly, all_stages=lambda out: [stage(name) for name in self.records],
+                                 platform=lambda: self.platform,
+                                 sources=lambda: {"commit": self.commit, "changes": ""}), \
+                mock.patch.object(self.nightly.time, "monotonic", lambda: self.clock), \
+                mock.patch.object(sys, "argv", ["nightly.py", "--expected", str(self.expected), "--out", str(self.out),
+                                                *arguments]), \
+                contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained), \
+                contextlib.suppress(SystemExit, KeyboardInterrupt):
+            self.nightly.main()
+        self.said, self.complained = said.getvalue(), complained.getvalue()
+        return ran
+
+    def points(self) -> int:
+        return len((self.out / "history.jsonl").read_text().splitlines())
+
+    def test_what_passed_runs_again_where_sources_or_platform_are_others(self) -> None:
+        names = list(self.records)
+        self.assertEqual(self.run_nightly(), names)
+        self.assertEqual(self.run_nightly(), [])
+        self.platform = "here, with another g++"
+        self.assertEqual(self.run_nightly(), names)
+        self.commit = "89abcde"
+        self.assertEqual(self.run_nightly(), names)
+        self.assertEqual(self.run_nightly(), [])
+
+    def test_again_is_for_the_stages_that_are_asked_for(self) -> None:
+        self.run_nightly()
+        self.assertEqual(self.run_nightly("--again", "--only", "first"), ["first"])
+        self.assertEqual(self.run_nightly(), [])
+        self.assertEqual(self.run_nightly("--again"), list(self.records))
+
+    def test_a_run_of_no_stage_is_no_point_of_the_trend(self) -> None:
+        self.run_nightly()
+        self.run_nightly()
+        self.assertEqual(self.points(), 1)
+        self.run_nightly("--again")
+        self.assertEqual(self.points(), 2)
+        (self.out / "history.jsonl").unlink()  # or killed before it was written
+        self.run_nightly()
+        self.assertEqual(self.points(), 1)
+
+    def test_what_is_left_is_known_from_stages_that_passed_here(self) -> None:
+        self.records["cpu vq f32"] = KeyboardInterrupt()
+        self.run_nightly()
+        self.assertIn("[1/3] first", self.complained)
+        self.assertFalse((self.out / "history.jsonl").exists())
+        self.commit = "89abcde"
+        self.run_nightly()
+        self.assertIn("[1/3, at least 3 min left] first", self.complained)
+
+    def test_what_is_left_is_known_from_the_expectations_at_first(self) -> None:
+        self.run_nightly("--update", "--reason", "a first record")
+        for file in ("state.json", "history.jsonl"):
+            (self.out / file).unlink()
+        self.seconds = 10.0
+        self.run_nightly("--only", "first")
+        self.run_nightly()
+        self.assertIn("[2/3, 3 min left] operations cpu", self.complained)
+        self.assertIn("[3/3, 2 min left] cpu vq f32", self.complained)
+        self.run_nightly("--again")
+        self.assertIn("[1/3, 30 s left] first", self.complained)
+
+    def test_a_stage_that_failed_does_not_say_how_long_it_takes(self) -> None:
+        self.run_nightly()
+        self.seconds = 1.0
+        self.records["first"] = self.nightly.Error("no compiler")
+        self.run_nightly("--again", "--only", "first")
+        self.assertIn("FAIL: first", self.said)
+        self.run_nightly("--only", "first")
+        self.assertIn("[1/1, 2 min left] first", self.complained)
+
+
 class Inputs(unittest.TestCase):
     """What the matrix starts from, with stand-ins for the scripts that make it."""
 
@@ -107,9 +222,8 @@ class Comparing(unittest.TestCase):
         import nightly
 
         self.nightly = nightly
-        self.record = {"imported": "a", "quantized": "b", "tuned": "c", "exported": "d", "bits_per_weight": 2.0,
-                       "relative_output_error": 0.01, "loss": 1.0, "nll": 10.0}
-        self.expected = nightly.updated({}, {"row": {"record": self.record}}, "here", "why", "1234567")
+        self.record = {**ROW, "tuned": "c"}
+        self.expected = nightly.updated({}, {"row": {"record": self.record, "seconds": 61.2}}, "here", "why", "1234567")
 
     def problems(self, platform: str, **changes: object) -> list[str]:
         return self.nightly.compare("row", {**self.record, **changes}, self.expected, platform)
