@@ -24,7 +24,7 @@ from typing import Any, Callable  # noqa: E402
 
 from errors import Error, one_line, run  # noqa: E402
 from files import write_text  # noqa: E402
-from nightly_report import write_report  # noqa: E402
+from nightly_report import is_hashed, verdict, write_report  # noqa: E402
 from nightly_rows import make_inputs, row_names, run_row  # noqa: E402
 
 Record = dict[str, Any]
@@ -168,6 +168,12 @@ def compare(name: str, record: Record, expected: Record, here: str) -> list[str]
     return found
 
 
+def unrecorded(stages: dict[str, Record], expected: Record, here: str) -> list[str]:
+    """Stages whose bits there is nothing to hold against."""
+    recorded = expected.get("platforms", {}).get(here, {})
+    return [name for name, stage in stages.items() if is_hashed(stage["record"]) and name not in recorded]
+
+
 def updated(expected: Record, stages: dict[str, Record], here: str, reason: str, commit: str) -> Record:
     """Expectations that hold what was measured; the reason is kept with them."""
     exact, rows = {}, dict(expected.get("rows", {}))
@@ -300,9 +306,9 @@ def main() -> None:
                         "seconds": {name: entry["seconds"] for name, entry in done.items()},
                         "rows": {name: entry["record"] for name, entry in done.items() if "tuned" in entry["record"]}})
         write_text(out / "history.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
-    known = here in expected.get("platforms", {})
-    write_report(out, done, history, here, known)
-    print(f"{'FAIL: ' + ', '.join(failed) if failed else 'PASS'}: {out / 'report.md'}")
+    missing = unrecorded(done, expected, here)
+    write_report(out, done, history, here, missing)
+    print(f"{verdict(done, missing)}{': ' + ', '.join(failed) if failed else ''}: {out / 'report.md'}")
     sys.exit(1 if failed else 0)
 
 

@@ -122,6 +122,9 @@ class Running(unittest.TestCase):
     def points(self) -> int:
         return len((self.out / "history.jsonl").read_text().splitlines())
 
+    def headline(self) -> str:
+        return (self.out / "report.md").read_text().splitlines()[0]
+
     def test_what_passed_runs_again_where_sources_or_platform_are_others(self) -> None:
         names = list(self.records)
         self.assertEqual(self.run_nightly(), names)
@@ -177,6 +180,31 @@ class Running(unittest.TestCase):
         self.assertIn("FAIL: first", self.said)
         self.run_nightly("--only", "first")
         self.assertIn("[1/1, 2 min left] first", self.complained)
+
+    def test_the_first_line_says_what_no_hashes_stand_for(self) -> None:
+        unknown = "PASS (no hashes recorded for this platform: tolerances only)"
+        self.run_nightly()
+        self.assertTrue(self.said.startswith(unknown + ": "), self.said)
+        self.assertEqual(self.headline(), f"# {unknown}: 3 of 3 stages passed")
+        self.run_nightly("--update", "--reason", "a first record", "--only", "operations|first")
+        self.assertTrue(self.said.startswith("PASS: "), self.said)
+        self.run_nightly()
+        self.assertTrue(self.headline().startswith("# PASS (no hashes recorded for this platform in 1 of 2 stages: "))
+        self.assertIn("No hashes are recorded here for cpu vq f32: ", (self.out / "report.md").read_text())
+        self.run_nightly("--update", "--reason", "rows too")
+        self.run_nightly()
+        self.assertEqual(self.headline(), "# PASS: 3 of 3 stages passed")
+        self.platform = "elsewhere"
+        self.run_nightly("--only", "first")
+        self.assertEqual(self.headline(), "# PASS: 1 of 1 stages passed", "has nothing that could be hashed")
+
+    def test_the_first_run_is_drawn(self) -> None:
+        self.drawn.stop()
+        self.run_nightly()
+        report = (self.out / "report.md").read_text()
+        for name in ("perplexity", "seconds_per_step", "peak_bytes"):
+            self.assertIn(f"(trend-{name}.png)", report)
+            self.assertEqual((self.out / f"trend-{name}.png").read_bytes()[:4], b"\x89PNG")
 
 
 class Inputs(unittest.TestCase):
