@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import shutil
 import sys
 import urllib.error
 import urllib.request
@@ -79,6 +80,7 @@ def _fetch(url: str, partial: Path, have: int) -> None:
         if answer.status != http.client.PARTIAL_CONTENT:
             have = 0
         length = answer.headers.get("Content-Length")
+        check_room(url, partial, have, int(length or 0))
         with open(partial, "ab" if have else "wb") as file:
             got = 0
             while block := answer.read(1 << 20):
@@ -88,3 +90,12 @@ def _fetch(url: str, partial: Path, have: int) -> None:
             os.fsync(file.fileno())
     if length is not None and got != int(length):
         raise http.client.IncompleteRead(b"", int(length) - got)
+
+
+def check_room(url: str, partial: Path, have: int, length: int) -> None:
+    """Whether the disk takes so many bytes more; what is there already and not gone on with gives its own."""
+    there = partial.stat().st_size if partial.is_file() else 0
+    room = shutil.disk_usage(partial.parent).free + (0 if have else there)
+    if length > room:
+        raise Error(f"{url}: {length / 1e6:,.1f} MB are to come and {partial.parent} has room for {room / 1e6:,.1f} MB:"
+                    " free some, or choose another disk with --cache")

@@ -26,6 +26,7 @@ import tokenizers
 from support import ROOT, ProgramTest, vocabulary, write_tokenizer
 
 import errors  # noqa: E402  (scripts/lib, on the path through support)
+import hub  # noqa: E402
 import overlap  # noqa: E402
 import sampling  # noqa: E402
 import text_sources  # noqa: E402
@@ -360,8 +361,8 @@ class Shards(PrepareTest):
 class Hub(PrepareTest):
     """A local server in place of the hub."""
 
-    def serve(self, ranges: bool = True) -> str:
-        """Its address; what was asked for is in self.asked."""
+    def serve(self, ranges: bool = True, longer: int = 0) -> str:
+        """Its address; what was asked for is in self.asked. Files are announced as longer than they are."""
         self.asked: list[tuple[str, Optional[str]]] = []
         asked = self.asked
 
@@ -377,7 +378,7 @@ class Hub(PrepareTest):
                 data = path.read_bytes()
                 start = int(self.headers["Range"][6:-1]) if ranges and self.headers["Range"] else 0
                 self.send_response(206 if start else 200)
-                self.send_header("Content-Length", str(len(data) - start))
+                self.send_header("Content-Length", str(len(data) - start + longer))
                 self.end_headers()
                 self.wfile.write(data[start:])
 
@@ -417,6 +418,24 @@ class Hub(PrepareTest):
             self.assertEqual(self.asked[0][1], "bytes=1000-")
             self.assertEqual(partial.with_suffix("").read_bytes(), self.lines.read_bytes())
             partial.with_suffix("").unlink()
+
+    def test_a_file_that_the_disk_has_no_room_for_is_not_begun(self) -> None:
+        name = "togethercomputer/RedPajama-Data-1T-Sample"
+        self.publish(f"{name}/resolve/main/arxiv_sample.jsonl", self.lines.read_bytes())
+        folder = self.folder / "cache" / name
+        with mock.patch.dict(os.environ, {"HF_ENDPOINT": self.serve(longer=10**17)}):
+            self.refuse(*self.common("--dataset", "redpajama", "--cache", self.folder / "cache"),
+                        says=f" MB are to come and {folder} has room for ")
+        self.assertEqual(list(folder.iterdir()), [])
+
+    def test_room_is_counted_to_the_byte(self) -> None:
+        partial = self.folder / "a.partial"
+        with mock.patch("hub.shutil.disk_usage", return_value=mock.Mock(free=1000)):
+            hub.check_room("url", partial, 0, 1000)
+            self.assertRaises(errors.Error, hub.check_room, "url", partial, 0, 1001)
+            partial.write_bytes(b"1")
+            self.assertRaises(errors.Error, hub.check_room, "url", partial, 1, 1001)
+            hub.check_room("url", partial, 0, 1001)  # begun anew, in the place of what was there
 
     def test_an_unreachable_hub_is_one_line_with_the_remedy(self) -> None:
         with mock.patch.dict(os.environ, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
