@@ -10,6 +10,7 @@ os.environ["TORCHDYNAMO_DISABLE"] = "1"
 
 import json  # noqa: E402
 import unittest  # noqa: E402
+from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import aqlm  # noqa: E402
@@ -21,6 +22,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPTQConfig  # noqa
 
 # What f16 leaves of the embedding, the head and the norms (2^-12 of each), seen in the logits.
 ROUNDED = 3e-3
+
+
+def weight_bytes(path: Path) -> int:
+    """The size of a safetensors file less its header: the header's own length in 8 bytes, then so many."""
+    with open(path, "rb") as file:
+        return path.stat().st_size - 8 - int.from_bytes(file.read(8), "little")
 
 
 class ExportParity(ExportTest):
@@ -49,9 +56,12 @@ class ExportParity(ExportTest):
 
     def test_dense(self) -> None:
         tuned = self.tuned("quip", code_bits=2)
-        for dtype, bound in (("bf16", 3e-2), ("f32", BOUND)):
+        for dtype, size, bound in (("bf16", 2, 3e-2), ("f32", 4, BOUND)):
             folder = self.export(tuned, "hf-dense", "--dtype", dtype)
             theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+            parameters = sum(parameter.numel() for parameter in theirs.parameters())
+            self.assertEqual(weight_bytes(folder / "model.safetensors"), size * parameters)
+            self.assertEqual(self.said["bytes"], (folder / "model.safetensors").stat().st_size)
             self.same_logits(theirs, self.imported(folder), BOUND, f"hf-dense {dtype}")
             self.same_logits(theirs, tuned, bound, f"hf-dense {dtype}, before export")
             folder.rename(self.folder / f"dense-{dtype}")

@@ -263,6 +263,9 @@ class Dense(ExportTest):
         tensors = raw_tensors(out / "model.safetensors")
         expected = self.dequantized(model)
         self.assertEqual(tensors.keys(), expected.keys())
+        header, size = 4096, (out / "model.safetensors").stat().st_size
+        self.assertAlmostEqual(size, 2 * sum(values.size for values in expected.values()), delta=header)
+        self.assertEqual(self.said["bytes"], size)
         for name, values in expected.items():
             kind, shape, data = tensors[name]
             self.assertEqual((kind, shape), ("BF16", values.shape))
