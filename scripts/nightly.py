@@ -74,8 +74,10 @@ def sources() -> Record:
 def platform() -> str:
     """What decides the bits: the processor's instructions (-march=native), the compiler, the library of products."""
     march = re.search(r"-march=\s+(\S+)", output("g++", "-march=native", "-Q", "--help=target"))
-    amx = " with AMX" if "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8") else ""
-    return ", ".join([(march.group(1) if march else os.uname().machine) + amx, f"g++ {output('g++', '-dumpfullversion')}",
+    # Compilers call processors that they do not know yet by the name of an older one.
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    unit = " with AMX" if "amx_bf16" in flags else " with AVX512_BF16" if "avx512_bf16" in flags else ""
+    return ", ".join([(march.group(1) if march else os.uname().machine) + unit, f"g++ {output('g++', '-dumpfullversion')}",
                       f"oneDNN {output('dpkg-query', '-W', '-f=${Version}', 'libdnnl-dev') or 'unknown'}"])
 
 
