@@ -35,7 +35,9 @@ FINGERPRINT_SHAPES = {"cpu": "tokens=256",
                       "emulated": "sequences=1,length=24,width=32,intermediate=48,heads=4,kv_heads=2,head_dim=8,vocabulary=96"}
 EXACT = ("imported", "quantized", "tuned", "exported")
 # Where the platform is another than those on record: relative tolerances.
-TOLERANCES = {"bits_per_weight": 1e-9, "relative_output_error": 0.05, "loss": 0.05, "nll": 0.02}
+# A processor with AMX and one without were 0.4, 22 and 8 % apart in the last three: two blocks are no language model, and
+# which code is nearest is rounding's to decide.
+TOLERANCES = {"bits_per_weight": 1e-9, "relative_output_error": 0.02, "loss": 0.35, "nll": 0.12}
 
 
 @dataclass
