@@ -29,8 +29,18 @@ if [[ $tool == racecheck ]]; then
     echo "========= RACECHECK SUMMARY: 2 hazards displayed (2 errors, 0 warnings)"
     exit 97
 fi
+"$@"
 echo "========= ERROR SUMMARY: 0 errors"
 """
+PASSING = """\
+#!/bin/bash
+for word; do
+    [[ $word == --gtest_output=json:* ]] && report=${word#--gtest_output=json:}
+    [[ $word == --gtest_filter=* ]] && echo "$word" >>"$0.filters"
+done
+echo '{"testsuites": [{"testsuite": [{"classname": "CudaRope", "name": "Works", "result": "COMPLETED"}]}]}' >"$report"
+"""
+NONE_RAN = PASSING.replace('{"classname": "CudaRope", "name": "Works", "result": "COMPLETED"}', "")
 PVTUNE = """\
 #!/bin/bash
 echo "words for a person"
@@ -142,15 +152,25 @@ class GpuCheckTest(ProgramTest):
 
     def test_sanitizers(self) -> None:
         for name in ("wrappers_test", "rope_test"):
-            self.write(f"bin/{name}", "#!/bin/bash\nexit 0\n")
+            self.write(f"bin/{name}", PASSING)
         self.write("path/compute-sanitizer", SANITIZER)
         said = self.check("--steps", "sanitizer", status=1)
         self.assertIn("FAILED sanitizer: racecheck", said)
-        self.assertEqual(self.unit("sanitizer", "memcheck rope_test")["errors"], 0)
+        unit = self.unit("sanitizer", "memcheck rope_test")
+        self.assertEqual((unit["outcome"], unit["errors"], unit["cases"]), ("passed", 0, 1))
+        filters = (self.bundle / "bin" / "rope_test.filters").read_text().splitlines()
+        self.assertEqual(set(filters), {"--gtest_filter=-*AtScale"})
         raced = self.unit("sanitizer", "racecheck rope_test")
         self.assertEqual((raced["outcome"], raced["errors"]), ("failed", 2))
         self.assertIn("race in rope_test", raced["said"])
         self.assertEqual(len(self.record()["steps"]["sanitizer"]["units"]), 6)
+
+    def test_a_program_of_which_no_test_ran_has_failed(self) -> None:
+        self.write("bin/wrappers_test", NONE_RAN)
+        self.write("path/compute-sanitizer", SANITIZER)
+        self.check("--steps", "conformance", "sanitizer", status=1)
+        for unit in (self.unit("conformance"), self.unit("sanitizer", "memcheck wrappers_test")):
+            self.assertEqual((unit["outcome"], unit["reason"]), ("failed", "no test ran"))
 
     def test_what_is_missing_is_recorded_and_fails_nothing(self) -> None:
         said = self.check("--steps", "sanitizer", "demo", "bench", "pytorch")
