@@ -24,8 +24,11 @@ mkdir -p "$out"/{bin,lib,baseline}
 cp "$build/pvtune" "$build"/tests/cuda/*_test "$out/bin/"
 strip "$out"/bin/*
 cp scripts/gpu_check.py "$out/gpu-check"
-cp scripts/lib/{errors,files,gpu_device,gpu_process,gpu_steps}.py "$out/lib/"
-cp scripts/baseline/gpu_attention.py "$out/baseline/"
+cp scripts/lib/{errors,files,gpu_device,gpu_process,gpu_steps,gpu_training,llama_shapes}.py "$out/lib/"
+cp scripts/baseline/{gpu_attention,llama,pv}.py "$out/baseline/"
+cp scripts/{baseline_torch,random_model}.py "$out/"
+# Here, as it takes Python's HDF5: 16 steps of 4 x 4096 tokens, of a vocabulary that any model has.
+build/venv/bin/python scripts/random_model.py --config llama-2-7b --tokens $((64 * 4096)) --out "$out/training-tokens.h5"
 
 # Lines `name => path`; ldd follows the libraries of libraries.
 needed=$(for program in "$out"/bin/*; do LD_LIBRARY_PATH=${CUDA_HOME:+$CUDA_HOME/lib64} ldd "$program"; done |

@@ -27,9 +27,10 @@ from errors import Error, run  # noqa: E402
 from files import write_text  # noqa: E402
 from gpu_process import Processes  # noqa: E402
 from gpu_steps import Bundle, Record, Step, Unit, all_steps, not_run  # noqa: E402
+from gpu_training import Training, training_step  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
-STEPS = ("conformance", "kernels", "parity", "sanitizer", "demo", "bench", "pytorch")
+STEPS = ("conformance", "kernels", "parity", "sanitizer", "demo", "bench", "pytorch", "training")
 
 
 class Check:
@@ -191,6 +192,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, metavar="FOLDER",
                         help="model.h5, quantized.h5, tune.h5 and eval.h5 of the demo (default: data/ of the bundle)")
     parser.add_argument("--tune-steps", type=int, default=40, metavar="N", help="of the demo (default: 40)")
+    parser.add_argument("--training-model", default="llama-3.2-1b", metavar="NAME",
+                        help="whose shape the training step has: llama-3.2-1b (default), llama-2-7b, or a config.json")
+    parser.add_argument("--training-steps", type=int, default=12, metavar="N", help="(default: 12)")
+    parser.add_argument("--training-batch", type=int, default=4, metavar="N", help="sequences a step (default: 4)")
+    parser.add_argument("--training-ctx", type=int, default=4096, metavar="N", help="tokens a sequence (default: 4096)")
+    parser.add_argument("--work", type=Path, metavar="FOLDER",
+                        help="keep the training step's model there (3.3 GB for 1B), for other checks to use again")
     parser.add_argument("--bundle", type=Path, default=HERE, metavar="FOLDER", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -217,7 +225,9 @@ def main() -> None:
         processes = Processes(gpu_device.environment(library), Path(scratch))
         bundle = Bundle(folder, (options.data or folder / "data").resolve(), Path(scratch), processes,
                         options.tune_steps)
-        steps = [step for step in all_steps(bundle) if step.name in options.steps]
+        training = Training(options.training_model, options.training_steps, options.training_batch, options.training_ctx,
+                            (options.work or Path(scratch) / "training").resolve())
+        steps = [step for step in [*all_steps(bundle), training_step(bundle, training)] if step.name in options.steps]
         check = Check(out, record, processes, steps, deadline)
         check.save()
         check.run()

@@ -19,7 +19,18 @@ from files import write_text  # noqa: E402
 HEADING = "## On GPUs"
 TITLES = {"conformance": "wrappers", "kernels": "kernels against the CPU", "parity": "tiny models against the CPU",
           "sanitizer": "compute-sanitizer", "demo": "SmolLM2 demo", "bench": "benchmark",
-          "pytorch": "PyTorch's operations"}
+          "pytorch": "PyTorch's operations", "training": "training step"}
+# figure, words, factor, digits and unit
+TRAINING_ROWS = (("seconds_per_step", "step", 1e3, "{:,.0f} ms"), ("tokens_per_second", "tokens/s", 1, "{:,.0f}"),
+                 ("model_flops_per_second", "rate of the model's FLOPs", 1e-12, "{:,.0f} TFLOP/s"),
+                 ("gemm_share", "share of the GEMM rate", 100, "{:.1f} %"),
+                 ("pytorch_ratio", "PyTorch's step to ours", 1, "{:.2f}x"),
+                 ("v_step_share", "V step's share of the step", 100, "{:.1f} %"),
+                 ("state_bytes_per_weight", "bytes a quantised weight, one block's memory aside", 1, "{:.2f}"),
+                 ("planned_device_bytes", "device memory by the plan", 2**-30, "{:.1f} GiB"),
+                 ("peak_device_bytes", "most device memory in use", 2**-30, "{:.1f} GiB"),
+                 ("pytorch_seconds_per_step", "PyTorch: step", 1e3, "{:,.0f} ms"),
+                 ("pytorch_peak_bytes", "PyTorch: most memory allocated", 2**-30, "{:.1f} GiB"))
 
 
 def table(header: list[str], rows: list[list[str]]) -> list[str]:
@@ -50,7 +61,9 @@ def demo_table(step: dict[str, Any]) -> list[str]:
     rows = [[name, f"{figures['perplexity']:.2f}", f"{figures['tokens_per_second']:,.0f}"]
             for name in ("unquantised", "quantised", "tuned") if "perplexity" in (figures := result(step, name))]
     seconds = result(step, "tuning").get("seconds_per_step")
-    words = ["", f"Tuning: {seconds * 1e3:.0f} ms a step."] if seconds else []
+    log = step.get("units", {}).get("tuning", {}).get("log")
+    share = f", the V step {100 * log['v_step_share']:.1f} % of it" if log else ""
+    words = ["", f"Tuning: {seconds * 1e3:.0f} ms a step{share}."] if seconds else []
     return table(["SmolLM2-135M, bf16", "perplexity", "tokens/s"], rows) + words if rows else words
 
 
@@ -70,6 +83,33 @@ def bench_table(shape: str, figures: dict[str, Any]) -> list[str]:
              f"{limits['gemm_flops_per_second'] / 1e12:,.0f} TFLOP/s.")
     header = [f"shape {shape}, {figures['precision']}", "ms", "GB/s", "TFLOP/s", "share", "of"]
     return [*table(header, rows), "", words]
+
+
+def goal_words(goal: dict[str, Any], scale: float, form: str) -> tuple[str, str]:
+    side = "at_least" if "at_least" in goal else "at_most"
+    outcome = {True: "met", False: "**missed**", None: "not measured"}[goal["met"]]
+    return f"{side.replace('_', ' ')} {form.format(goal[side] * scale)}", outcome
+
+
+def training_table(step: dict[str, Any]) -> list[str]:
+    """Every row, with why where there is no figure."""
+    figures = result(step, "figures")
+    if not figures:
+        return []
+    rows = []
+    for name, words, scale, form in TRAINING_ROWS:
+        value = form.format(figures[name] * scale) if name in figures else f"none: {figures['missing'].get(name, '')}"
+        goal = figures["goals"].get(name)
+        rows.append([words, value, *(goal_words(goal, scale, form) if goal else ("", ""))])
+    lines = table([f"training step, {figures['model']}, {figures['tokens_per_step']:,} tokens, bf16", "", "goal", ""], rows)
+    phases = figures.get("phase_seconds", {})
+    words = [f"FLOPs of a step: {figures['flops_rule']}."]
+    if phases:
+        words.append("By phase: " + ", ".join(f"{name} {1e3 * seconds:.1f} ms" for name, seconds in phases.items()) + ".")
+    if "pytorch" in figures:
+        compiled = "" if figures["pytorch"]["compiled"] else ", not compiled"
+        words.append(f"PyTorch {figures['pytorch']['version']}{compiled}.")
+    return [*lines, "", " ".join(words)]
 
 
 def pytorch_table(figures: dict[str, Any]) -> list[str]:
@@ -102,6 +142,7 @@ def device_section(record: dict[str, Any], file: str) -> list[str]:
         lines += demo_table(steps["demo"])
     for shape in steps.get("bench", {}).get("units", {}):
         lines += bench_table(shape, result(steps["bench"], shape))
+    lines += training_table(steps.get("training", {}))
     return lines + pytorch_table(result(steps.get("pytorch", {}), "operations"))
 
 

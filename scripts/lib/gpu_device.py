@@ -66,14 +66,48 @@ def find_sanitizer() -> Optional[str]:
     return shutil.which("compute-sanitizer") or next(runnable, None)
 
 
+def find_torch() -> Optional[str]:
+    """A Python whose PyTorch sees the device: this one, or one from PATH."""
+    question = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    for python in dict.fromkeys(filter(None, (sys.executable, shutil.which("python3"), shutil.which("python")))):
+        try:
+            if subprocess.run([python, "-c", question], capture_output=True, timeout=120, env=environment(),
+                              check=False).returncode == 0:
+                return python
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+    return None
+
+
 @contextlib.contextmanager
 def clocks() -> Iterator[dict[str, Any]]:
     """Fills in the clock of the multiprocessors over the body, from a reading a second."""
     seen: dict[str, Any] = {}
+    with _readings("clocks.sm", 1000) as readings:
+        yield seen
+    if readings:
+        seen.update(lowest=min(readings), median=statistics.median(readings), highest=max(readings))
+
+
+@contextlib.contextmanager
+def memory() -> Iterator[dict[str, Any]]:
+    """Fills in the most of the device's memory that was in use over the body, by whomever."""
+    seen: dict[str, Any] = {}
+    with _readings("memory.used", 200) as readings:
+        yield seen
+    if readings:
+        seen["highest_mib"] = max(readings)
+
+
+@contextlib.contextmanager
+def _readings(what: str, milliseconds: int) -> Iterator[list[int]]:
+    """Filled in at the end; empty where the device does not say."""
+    seen: list[int] = []
     with tempfile.TemporaryFile("w+") as log:
         try:
-            watcher = subprocess.Popen([*_command(), "--query-gpu=clocks.sm", "-lms", "1000"], stdin=subprocess.DEVNULL,
-                                       stdout=log, stderr=subprocess.DEVNULL, start_new_session=True)
+            watcher = subprocess.Popen([*_command(), f"--query-gpu={what}", "-lms", str(milliseconds)],
+                                       stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.DEVNULL,
+                                       start_new_session=True)
         except OSError:
             yield seen
             return
@@ -83,9 +117,7 @@ def clocks() -> Iterator[dict[str, Any]]:
             watcher.kill()
             watcher.wait()
             log.seek(0)
-            readings = [int(line) for line in log.read().splitlines() if re.fullmatch(r"\s*\d+\s*", line)]
-            if readings:
-                seen.update(lowest=min(readings), median=statistics.median(readings), highest=max(readings))
+            seen += [int(line) for line in log.read().splitlines() if re.fullmatch(r"\s*\d+\s*", line)]
 
 
 def _command() -> list[str]:

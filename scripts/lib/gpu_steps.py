@@ -1,10 +1,10 @@
 """What gpu-check runs, step by step: each unit is one program (or a few that need each other), with a time limit."""
 
-import importlib.util
+import functools
 import json
 import os
 import re
-import sys
+import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -18,9 +18,13 @@ CONFORMANCE = "wrappers_test"
 PARITY = "tune_test"
 SANITIZERS = ("memcheck", "racecheck", "synccheck")
 SHAPES = ("1b", "7b")
+NO_TORCH = "no PyTorch with CUDA here"
+WARM_UP = 2  # steps that are not counted
 TUNE_FLAGS = ("--strategy", "pv-ste", "--batch", "2", "--ctx", "1024", "--lr", "1e-3", "--code-lr", "3e-2",
               "--precision", "bf16", "--checkpoint-every", "0")
 EVAL_FLAGS = ("--ctx", "1024", "--windows", "40", "--precision", "bf16")
+
+PHASES = ("teacher", "forward", "loss", "backward", "p", "v")
 
 _SANITIZER_SUMMARY = re.compile(r"(?:ERROR SUMMARY|RACECHECK SUMMARY): (\d+)")
 _SLOW_CASES = "*AtScale"  # as in scripts/test.sh
@@ -60,6 +64,7 @@ class Bundle:
     processes: Processes
     tune_steps: int
     tests: list[str] = field(default_factory=list)
+    gemm_flops_per_second: Optional[float] = None  # of this run, once it is measured
 
     def __post_init__(self) -> None:
         self.tests = sorted(path.name for path in (self.folder / "bin").glob("*_test"))
@@ -67,6 +72,11 @@ class Bundle:
     @property
     def pvtune(self) -> Path:
         return self.folder / "bin" / "pvtune"
+
+    @functools.cached_property
+    def torch_python(self) -> Optional[str]:
+        """Looked for when it is needed: to import PyTorch takes seconds."""
+        return gpu_device.find_torch()
 
 
 def all_steps(bundle: Bundle) -> list[Step]:
@@ -89,7 +99,7 @@ def not_run(reason: str) -> Record:
     return {"outcome": "not run", "reason": reason}
 
 
-def _failed(ended: Ended) -> Record:
+def failed(ended: Ended) -> Record:
     return {"outcome": "failed", "reason": ended.how(), "output": ended.end_of_output()}
 
 
@@ -132,7 +142,7 @@ def _test(bundle: Bundle, name: str, expected_seconds: float, limit_seconds: flo
         if ended.status == 0 and cases is not None and cases["failed"] == 0:
             return {**_passed_if_any_ran(cases), **cases}
         # Without a report it crashed, or its time was up: counted as one failed case.
-        return {**_failed(ended), **(cases or {"passed": 0, "failed": 1, "skipped": 0, "failures": [name]})}
+        return {**failed(ended), **(cases or {"passed": 0, "failed": 1, "skipped": 0, "failures": [name]})}
 
     return Unit(name, expected_seconds, limit_seconds, run)
 
@@ -162,24 +172,45 @@ def _sanitized(bundle: Bundle, sanitizer: str, tool: str, test: str) -> Unit:
         if ended.status == 0 and found and int(found[-1]) == 0 and cases is not None:
             return {**_passed_if_any_ran(cases), "errors": 0, "cases": cases["passed"]}
         said = "\n".join(line for line in ended.out.splitlines() if line.startswith("========="))
-        return {**_failed(ended), "errors": int(found[-1]) if found else None, "said": said[:_KEPT_CHARACTERS]}
+        return {**failed(ended), "errors": int(found[-1]) if found else None, "said": said[:_KEPT_CHARACTERS]}
 
     return Unit(f"{tool} {test}", 10, 300, run)
 
 
-def _command(bundle: Bundle, limit: float, *arguments: object) -> Record:
+def command(bundle: Bundle, limit: float, *arguments: object) -> Record:
     """A command of pvtune on the device, whose result is the JSON object on its last line."""
     if not bundle.pvtune.exists():
         return not_run("bin/pvtune is not in the bundle")
     ended = bundle.processes.run([bundle.pvtune, *arguments, "--device", "cuda", "--quiet", "--json"], limit)
     result = last_object(ended.out)
     if ended.status != 0 or result is None:
-        return _failed(ended)
+        return failed(ended)
     return {"outcome": "passed", "result": result}
 
 
+def log_figures(path: Path, warm_up: int) -> Optional[Record]:
+    """Medians of the steps of a run log, without the first ones; None if there are no steps."""
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = lines[min(warm_up, len(lines) - 1):]
+        seconds = [line["seconds"] for line in lines]
+        phases = {phase: [line[f"{phase}_seconds"] for line in lines] for phase in PHASES}
+        return {"steps_counted": len(lines), "seconds_per_step": statistics.median(seconds),
+                "tokens_per_second": statistics.median(line["tokens_per_second"] for line in lines),
+                "phase_seconds": {phase: statistics.median(values) for phase, values in phases.items()},
+                "v_step_share": sum(phases["v"]) / sum(seconds)}
+    except (OSError, ValueError, KeyError, ZeroDivisionError):
+        return None
+
+
 def _bench(bundle: Bundle, shape: str) -> Unit:
-    return Unit(shape, 45, 300, lambda limit: _command(bundle, limit, "bench", "--precision", "bf16", "--shape", shape))
+    def run(limit: float) -> Record:
+        record = command(bundle, limit, "bench", "--precision", "bf16", "--shape", shape)
+        if record["outcome"] == "passed":
+            bundle.gemm_flops_per_second = record["result"].get("limits", {}).get("gemm_flops_per_second")
+        return record
+
+    return Unit(shape, 45, 300, run)
 
 
 def _demo_step(bundle: Bundle) -> Step:
@@ -189,36 +220,36 @@ def _demo_step(bundle: Bundle) -> Step:
     if missing:
         step.missing = f"{bundle.data} lacks {', '.join(missing)}: `make demo` makes them"
         return step
-    tuned = bundle.scratch / "tuned.h5"
+    tuned, log = bundle.scratch / "tuned.h5", bundle.scratch / "demo.jsonl"
 
     def measure(model: Path) -> Callable[[float], Record]:
         def run(limit: float) -> Record:
             if not model.exists():
                 return not_run(f"there is no {model.name}")
-            return _command(bundle, limit, "eval", "--model", model, "--tokens", files["eval"], *EVAL_FLAGS)
+            return command(bundle, limit, "eval", "--model", model, "--tokens", files["eval"], *EVAL_FLAGS)
         return run
 
     def tune(limit: float) -> Record:
-        return _command(bundle, limit, "tune", "--model", files["quantized"], "--teacher", files["model"], "--tokens",
-                        files["tune"], *TUNE_FLAGS, "--steps", bundle.tune_steps, "--out", tuned)
+        said = command(bundle, limit, "tune", "--model", files["quantized"], "--teacher", files["model"], "--tokens",
+                       files["tune"], *TUNE_FLAGS, "--steps", bundle.tune_steps, "--out", tuned, "--log", log)
+        return {**said, "log": log_figures(log, WARM_UP)}
 
     step.units = [Unit("unquantised", 15, 300, measure(files["model"])),
                   Unit("quantised", 15, 300, measure(files["quantized"])),
-                  Unit("tuning", 60, 900, tune),
+                  Unit("tuning", 60, 540, tune),
                   Unit("tuned", 15, 300, measure(tuned))]
     return step
 
 
 def _pytorch_step(bundle: Bundle) -> Step:
-    step = Step("pytorch", "PyTorch's attention, copy and product", [], clocked=True, must_pass=False,
-                missing=f"PyTorch is not installed for {sys.executable}")
     script = bundle.folder / "baseline" / "gpu_attention.py"
 
     def run(limit: float) -> Record:
-        ended = bundle.processes.run([sys.executable, script], limit, gpu_device.environment())
+        if bundle.torch_python is None:
+            return not_run(NO_TORCH)
+        ended = bundle.processes.run([bundle.torch_python, script], limit, gpu_device.environment())
         result = last_object(ended.out)
-        return {"outcome": "passed", "result": result} if ended.status == 0 and result else _failed(ended)
+        return {"outcome": "passed", "result": result} if ended.status == 0 and result else failed(ended)
 
-    if importlib.util.find_spec("torch") is not None:
-        step.units = [Unit("operations", 30, 300, run)]
-    return step
+    return Step("pytorch", "PyTorch's attention, copy and product", [Unit("operations", 30, 300, run)], clocked=True,
+                must_pass=False)

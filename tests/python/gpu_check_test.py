@@ -45,11 +45,25 @@ PVTUNE = """\
 #!/bin/bash
 echo "words for a person"
 [[ " $* " == *" --device cuda "* ]] || exit 3
+echo "$*" >>"$0.commands"
+out() {
+    while (($#)); do
+        [[ $1 == --out ]] && touch "$2"
+        [[ $1 == --log ]] && cp "${0%/*}/run.jsonl" "$2"
+        shift
+    done
+}
 case $1 in
     bench) [[ $* == *7b* ]] && { echo "out of memory" >&2; exit 2; }
         cat "${0%/*}/bench.json" ;;
     eval) echo '{"perplexity": 24.1, "tokens_per_second": 12345.6}' ;;
-    tune) while (($#)); do [[ $1 == --out ]] && touch "$2"; shift; done; echo '{"seconds_per_step": 0.5}' ;;
+    import) out "$@"; echo '{}' ;;
+    quantize) out "$@"; echo '{"weights": 1}' ;;
+    tune) if [[ " $* " == *" --dry-run "* ]]; then
+            echo '{"memory": {"codes": 262144, "straight-through buffers": 2097152, "logits": 5}, "memory_bytes": 2359301}'
+            exit
+        fi
+        out "$@"; echo '{"seconds_per_step": 0.5}' ;;
 esac
 """
 BENCH = {"pvtune_bench": 1, "precision": "bf16",
@@ -57,6 +71,21 @@ BENCH = {"pvtune_bench": 1, "precision": "bf16",
          "entries": [{"op": "rope", "version": "", "seconds": 2e-4, "bytes_per_second": 2.4e12, "flops_per_second": 0,
                       "share": 0.8, "limit": "copy"},
                      {"op": "loss", "version": "plain", "skipped": "too large"}]}
+# Two steps to warm up, then two.
+RUN_LOG = [{"seconds": seconds, "tokens_per_second": 256 / seconds, "teacher_seconds": 0.1, "forward_seconds": 0.1,
+            "loss_seconds": 0.05, "backward_seconds": 0.2, "p_seconds": 0.02, "v_seconds": 0.04}
+           for seconds in (9.0, 5.0, 0.5, 0.5)]
+TINY = {"model_type": "llama", "hidden_act": "silu", "vocab_size": 1024, "hidden_size": 256, "intermediate_size": 512,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": True}
+# 2 blocks of 2 * 256^2 + 2 * 256 * 128 + 3 * 256 * 512.
+TINY_WEIGHTS = 1179648
+PYTHON_WITH_TORCH = """\
+#!/bin/bash
+[[ $1 == -c ]] && exit 0
+echo "$*" >>"$0.commands"
+echo "{\\"torch\\": \\"9.9\\", \\"measurements\\": [{\\"seconds\\": [0.7, 0.65, 0.6], \\"compiled\\": true, \\"peak_bytes\\": 4096}]}"
+"""
 FAILING = """\
 #!/bin/bash
 report=${1#--gtest_output=json:}
@@ -97,6 +126,19 @@ class GpuCheckTest(ProgramTest):
     def carry_pvtune(self) -> None:
         self.write("bin/pvtune", PVTUNE)
         self.write("bin/bench.json", json.dumps(BENCH) + "\n")
+        self.write("bin/run.jsonl", "".join(json.dumps(line) + "\n" for line in RUN_LOG))
+
+    def training(self, *arguments: object) -> list[object]:
+        """A check of the training step alone, on a tiny shape."""
+        self.carry_pvtune()
+        shutil.copy(ROOT / "scripts" / "random_model.py", self.bundle)
+        shutil.copytree(ROOT / "scripts" / "lib", self.bundle / "lib", dirs_exist_ok=True)
+        (self.folder / "tiny.json").write_text(json.dumps(TINY))
+        return ["--steps", *arguments, "--training-model", "tiny.json", "--training-steps", 4, "--training-batch", 2,
+                "--training-ctx", 128, "--work", "work"]
+
+    def figures(self) -> dict[str, Any]:
+        return self.unit("training", "figures")["result"]
 
     def command(self, *arguments: object) -> list[str]:
         return [sys.executable, str(ROOT / "scripts" / "gpu_check.py"), "--bundle", str(self.bundle),
@@ -188,9 +230,59 @@ class GpuCheckTest(ProgramTest):
         self.check("--steps", "demo", "bench")
         self.assertEqual(self.unit("demo", "tuned")["result"]["perplexity"], 24.1)
         self.assertEqual(self.unit("demo", "tuning")["result"], {"seconds_per_step": 0.5})
+        self.assertAlmostEqual(self.unit("demo", "tuning")["log"]["v_step_share"], 0.08)
+        self.assertEqual(self.unit("demo", "tuning")["log"]["phase_seconds"]["backward"], 0.2)
         self.assertEqual(self.record()["steps"]["demo"]["clock_sm_mhz"]["highest"], 1800)
         self.assertEqual(self.unit("bench", "1b")["result"], BENCH)
         self.assertIn("out of memory", self.unit("bench", "7b")["output"])
+
+    def test_the_training_step_beside_pytorch(self) -> None:
+        self.write("path/python3", PYTHON_WITH_TORCH)
+        self.check(*self.training("bench", "training"))
+        figures = self.figures()
+        self.assertEqual(figures["missing"], {})
+        self.assertEqual((figures["seconds_per_step"], figures["tokens_per_second"]), (0.5, 512))
+        self.assertEqual((figures["steps_counted"], figures["tokens_per_step"]), (2, 256))
+        self.assertEqual(figures["quantized_weights"], TINY_WEIGHTS)
+        flops = 8 * (TINY_WEIGHTS + 1024 * 256) * 256
+        self.assertEqual(figures["model_flops_per_step"], flops)
+        self.assertEqual(figures["gemm_share"], flops / 0.5 / BENCH["limits"]["gemm_flops_per_second"])
+        self.assertAlmostEqual(figures["v_step_share"], 0.08)
+        self.assertEqual(figures["state_bytes_per_weight"], 2.0)
+        self.assertEqual(figures["peak_device_bytes"], 1800 * 2**20)
+        self.assertEqual((figures["pytorch_seconds_per_step"], figures["pytorch_ratio"]), (0.65, 1.3))
+        self.assertEqual({name: goal["met"] for name, goal in figures["goals"].items()},
+                         {"gemm_share": False, "pytorch_ratio": False, "v_step_share": False, "state_bytes_per_weight": True})
+        commands = (self.bundle / "bin" / "pvtune.commands").read_text()
+        self.assertNotIn("--op", commands)  # the rate is the benchmark's own
+        self.assertIn("--batch 2 --ctx 128 --steps 4", commands)
+        self.assertIn("--batch 2 --ctx 128", (self.bundle / "path" / "python3.commands").read_text())
+        self.assertFalse((self.folder / "work" / "hf").exists())
+
+    def test_the_training_step_without_pytorch(self) -> None:
+        self.write("path/python3", "#!/bin/bash\nexit 1\n")
+        self.check(*self.training("training"))
+        figures = self.figures()
+        why = "no PyTorch with CUDA here"
+        self.assertEqual(figures["missing"], dict.fromkeys(("pytorch_seconds_per_step", "pytorch_peak_bytes", "pytorch_ratio"), why))
+        self.assertIsNone(figures["goals"]["pytorch_ratio"]["met"])
+        self.assertIn("--op rmsnorm_forward", (self.bundle / "bin" / "pvtune.commands").read_text())
+        self.assertTrue(self.unit("training", "model")["made"])
+        self.check(*self.training("training"))
+        self.assertFalse(self.unit("training", "model")["made"])
+
+    def test_a_training_step_that_fails_leaves_the_reasons(self) -> None:
+        self.write("path/python3", PYTHON_WITH_TORCH.replace('echo "{', 'echo "CUDA out of memory" >&2; exit 2; echo "{'))
+        arguments = self.training("training")
+        self.write("bin/pvtune", PVTUNE.replace("tune) if", 'tune) echo "needs 80 GiB" >&2; exit 2; if')
+                   .replace("bench) ", "bench) exit 2; "))
+        self.check(*arguments)
+        figures = self.figures()
+        self.assertEqual(figures["missing"]["seconds_per_step"], "exit status 2")
+        self.assertEqual(figures["missing"]["gemm_flops_per_second"], "GEMM rate: exit status 2")
+        self.assertEqual(figures["missing"]["pytorch_seconds_per_step"], "PyTorch's step failed: CUDA out of memory")
+        self.assertIn("needs 80 GiB", self.unit("training", "tuning")["output"])
+        self.assertEqual({goal["met"] for goal in figures["goals"].values()}, {None})
 
     def test_a_record_is_added_to(self) -> None:
         self.carry_pvtune()
@@ -261,6 +353,31 @@ class GpuCheckTest(ProgramTest):
         self.assertIn("[gpu-test.json](results/gpu-test.json)", text)
         self.succeed("gpu_table.py", "--page", page)
         self.assertEqual(page.read_text(), text)
+
+    def test_the_table_of_the_training_step(self) -> None:
+        self.write("path/python3", PYTHON_WITH_TORCH)
+        self.check(*self.training("bench", "training"))
+        (self.folder / "results").mkdir()
+        page = self.folder / "results.md"
+
+        def text() -> str:
+            shutil.copy(self.folder / "gpu.json", self.folder / "results" / "gpu-test.json")
+            page.write_text("## On GPUs\n")
+            self.succeed("gpu_table.py", "--page", page)
+            return page.read_text()
+
+        said = text()
+        for row in ("| step | 500 ms |  |  |", "| share of the GEMM rate | 0.0 % | at least 50.0 % | **missed** |",
+                    "| PyTorch's step to ours | 1.30x | at least 1.50x | **missed** |",
+                    "| V step's share of the step | 8.0 % | at most 5.0 % | **missed** |",
+                    "| bytes a quantised weight, one block's memory aside | 2.00 | at most 3.00 | met |",
+                    "| most device memory in use | 1.8 GiB |  |  |"):
+            self.assertIn(row, said)
+        self.assertIn("student forward and backward 6, teacher 2", said)
+        self.assertIn("backward 200.0 ms", said)
+        self.write("path/python3", "#!/bin/bash\nexit 1\n")
+        self.check(*self.training("training"))
+        self.assertIn("| PyTorch's step to ours | none: no PyTorch with CUDA here | at least 1.50x | not measured |", text())
 
     def test_the_page_shows_what_was_recorded_and_nothing_else(self) -> None:
         shutil.copy(ROOT / "docs" / "results.md", self.folder)
