@@ -89,6 +89,9 @@ TEST(BenchRegistryTest, BytesAndFlops) {
     EXPECT_EQ(calls["attention_backward"].flops, 5 * 12 * 12 * 4 * 8);
     EXPECT_EQ(calls["dequantize_additive_2x8"].bytes, 2 * 48 * 4 + 2 * 256 * 8 * 4 + 48 * 4 + 48 * 32 * 2);
     EXPECT_EQ(calls["assign_additive_1x8"].products, DType::f32);
+    EXPECT_EQ(calls["mse_loss"].bytes, 3 * 12 * 32 * 2 + 12 * 4);
+    EXPECT_EQ(calls["linear_from_scalar"].bytes, 48 * 32 + 2 * 48 * 4 + (32 + 48) * 2);
+    EXPECT_EQ(calls["hessian_accumulate"].bytes, 12 * 32 * 2 + 1.5 * 32 * 32 * 4);
 }
 
 TEST(OperandsTest, Values) {
@@ -99,6 +102,9 @@ TEST(OperandsTest, Values) {
     EXPECT_GT(values.size(), 990U);
     EXPECT_GE(*values.begin(), -1);
     EXPECT_LT(*values.rbegin(), 1);
+    const Tensor scores = operands.positive({1000});
+    EXPECT_GT(*std::min_element(scores.as<float>(), scores.as<float>() + 1000), 0);
+    EXPECT_LE(*std::max_element(scores.as<float>(), scores.as<float>() + 1000), 1);
     const Tensor codes = operands.integers(DType::u16, {500}, 300);
     EXPECT_LT(*std::max_element(codes.as<std::uint16_t>(), codes.as<std::uint16_t>() + 500), 300);
     const Tensor chosen = operands.ascending(7, 50);

@@ -112,6 +112,32 @@ void add_chosen_entries(const AddEntry& add, const BenchSetting& setting, const 
         return {[=] { setting.ops().restore_codes(matrix.codes, chosen.saved, chosen.groups, keep); },
                 bytes_of({chosen.groups, keep, chosen.saved, chosen.saved})};
     });
+    add("assign_different", [=](Operands& operands) -> BenchCall {
+        const AdditiveCodes matrix = additive_matrix(operands, s, format);
+        const Chosen chosen = chosen_groups(operands, s, format);
+        const Tensor target = operands.random(DType::f32, {s.intermediate, s.width});
+        const Tensor changed = operands.fresh(DType::u8, {count});
+        const double flops = 2 * static_cast<double>(count * matrix.codebooks.elements());
+        const double target_bytes = static_cast<double>(count * additive_group * size_of(DType::f32));
+        return {
+            [=] { setting.ops().assign_different(matrix, changed, target, chosen.groups); },
+            target_bytes + bytes_of({chosen.groups, chosen.saved, chosen.saved, changed, changed, matrix.codebooks}),
+            flops, DType::f32, [=] { setting.ops().fill_zero(changed); }};
+    });
+    add("apply_changes", [=](Operands& operands) -> BenchCall {
+        const AdditiveCodes matrix = additive_matrix(operands, s, format);
+        const Tensor groups = operands.ascending(count, group_count(s));
+        const Tensor changes = operands.integers(DType::u32, {group_count(s)}, format.books * format.codebook_size());
+        const Tensor scores = operands.random(DType::f32, {group_count(s)});
+        const Tensor changed = operands.fresh(DType::u8, {count});
+        // Every second score is positive: that group's change is read, and a code written.
+        const double change_bytes = static_cast<double>(size_of(DType::u32) + size_of(format.code_dtype())) / 2;
+        const double chosen_bytes = static_cast<double>(count) * (size_of(DType::f32) + change_bytes);
+        return {[=] {
+                    setting.ops().apply_changes(matrix.codes, changed, changes, scores, groups, format.codebook_size());
+                },
+                chosen_bytes + bytes_of({groups, changed})};
+    });
 }
 
 }  // namespace

@@ -59,6 +59,14 @@ void add_calibration_entries(Registry& registry, const BenchSetting& setting) {
     const auto add = [&](const std::string& op, std::function<BenchCall(Operands&)> make) {
         registry.push_back({op, "", "", std::move(make)});
     };
+    add("hessian_accumulate", [=](Operands& operands) -> BenchCall {
+        const Tensor in = operands.random(setting.precision, {s.tokens(), s.width});
+        const Tensor hessian = operands.zeros(DType::f32, {s.width, s.width});
+        // The lower triangle is read and computed, all is written.
+        return {[=] { setting.ops().hessian_accumulate(hessian, in); },
+                bytes_of({in, hessian}) + bytes_of({hessian}) / 2,
+                static_cast<double>(in.elements()) * static_cast<double>(s.width), setting.precision};
+    });
     add("gptq", [=](Operands& operands) -> BenchCall {
         const ScalarCodes matrix = scalar_matrix(operands, s);
         const Tensor weight = operands.random(DType::f32, {s.intermediate, s.width});

@@ -13,6 +13,66 @@ LatticeCodes lattice_matrix(Operands& operands, const BenchShape& shape, std::in
             operands.constant(1, {1}), operands.constant(1, {shape.intermediate}), operands.constant(1, {shape.width})};
 }
 
+/// Adds "op_format" for one number of bits at a time.
+using AddEntry = std::function<void(const char* op, std::function<BenchCall(Operands&)> make)>;
+
+/// A matrix, what its chosen groups are held against (a target or a gradient), and their codes before.
+struct Chosen {
+    LatticeCodes matrix;
+    Tensor values, groups, saved;
+    double values_bytes = 0;  ///< of the chosen groups
+};
+
+Chosen chosen_groups(Operands& operands, const BenchShape& shape, std::int64_t bits) {
+    const std::int64_t count = chosen_count(shape);
+    return {lattice_matrix(operands, shape, bits), operands.random(DType::f32, {shape.intermediate, shape.width}),
+            operands.ascending(count, group_count(shape)), operands.integers(DType::u8, {count, bits}, 256),
+            static_cast<double>(count * lattice_group * size_of(DType::f32))};
+}
+
+/// Two shifts of 256 entries with 8 products each; half as many again for 3 bits, twice as many for 4.
+double search_flops(std::int64_t count, std::int64_t bits) { return 2 * static_cast<double>(count * 2048 * bits); }
+
+void add_chosen_entries(const AddEntry& add, const BenchSetting& setting, std::int64_t bits) {
+    const BenchShape s = setting.shape;
+    const std::int64_t count = chosen_count(s);
+    add("assign_lattice", [=](Operands& operands) -> BenchCall {
+        const LatticeCodes matrix = lattice_matrix(operands, s, bits);
+        const Tensor target = operands.random(DType::f32, {s.intermediate, s.width});
+        const Tensor groups = operands.ascending(count, group_count(s));
+        const Tensor changed = operands.fresh(DType::u8, {count});
+        const double target_bytes = static_cast<double>(count * lattice_group * size_of(DType::f32));
+        return {[=] { setting.ops().assign_lattice(matrix, changed, target, groups); },
+                target_bytes + bytes_of({groups, changed}), search_flops(count, bits), DType::f32};
+    });
+    add("lattice_different", [=](Operands& operands) -> BenchCall {
+        const Chosen chosen = chosen_groups(operands, s, bits);
+        const Tensor changed = operands.fresh(DType::u8, {count});
+        return {[=] { setting.ops().lattice_different(chosen.matrix, changed, chosen.values, chosen.groups); },
+                chosen.values_bytes + bytes_of({chosen.groups, chosen.saved, chosen.saved, changed, changed}),
+                search_flops(count, bits), DType::f32, [=] { setting.ops().fill_zero(changed); }};
+    });
+    add("lattice_change", [=](Operands& operands) -> BenchCall {
+        const Chosen chosen = chosen_groups(operands, s, bits);
+        const Tensor change = operands.fresh(DType::f32, {count});
+        return {[=] { setting.ops().lattice_change(change, chosen.matrix, chosen.saved, chosen.groups); },
+                bytes_of({chosen.groups, chosen.saved, chosen.saved, change})};
+    });
+    add("lattice_product", [=](Operands& operands) -> BenchCall {
+        const Chosen chosen = chosen_groups(operands, s, bits);
+        const Tensor product = operands.fresh(DType::f32, {count});
+        return {
+            [=] { setting.ops().lattice_product(product, chosen.matrix, chosen.values, chosen.saved, chosen.groups); },
+            chosen.values_bytes + bytes_of({chosen.groups, chosen.saved, chosen.saved, product})};
+    });
+    add("lattice_distance", [=](Operands& operands) -> BenchCall {
+        const Chosen chosen = chosen_groups(operands, s, bits);
+        const Tensor distance = operands.fresh(DType::f32, {count});
+        return {[=] { setting.ops().lattice_distance(distance, chosen.matrix, chosen.values, chosen.groups); },
+                chosen.values_bytes + bytes_of({chosen.groups, chosen.saved, distance})};
+    });
+}
+
 }  // namespace
 
 void add_lattice_entries(Registry& registry, const BenchSetting& setting) {
@@ -63,18 +123,7 @@ void add_lattice_entries(Registry& registry, const BenchSetting& setting) {
             return {[=] { setting.ops().lattice_target(target, scores, wanted, weight, matrix); },
                     bytes_of({matrix.codes, wanted, weight, target, scores})};
         });
-        add("assign_lattice", [=](Operands& operands) -> BenchCall {
-            const LatticeCodes matrix = lattice_matrix(operands, s, bits);
-            const std::int64_t count = chosen_count(s);
-            const Tensor target = operands.random(DType::f32, {s.intermediate, s.width});
-            const Tensor groups = operands.ascending(count, group_count(s));
-            const Tensor changed = operands.fresh(DType::u8, {count});
-            // Two shifts of 256 entries with 8 products each; half as many again for 3 bits, twice as many for 4.
-            const double flops = 2 * static_cast<double>(count * 2048 * bits);
-            const double target_bytes = static_cast<double>(count * lattice_group * size_of(DType::f32));
-            return {[=] { setting.ops().assign_lattice(matrix, changed, target, groups); },
-                    target_bytes + bytes_of({groups, changed}), flops, DType::f32};
-        });
+        add_chosen_entries(add, setting, bits);
     }
 }
 

@@ -1,4 +1,4 @@
-// Losses of a chunk of tokens over the whole vocabulary.
+// Losses: of a chunk of tokens over the whole vocabulary, and of a block's hidden states.
 #include "host/bench/linear_operands.h"
 
 #include <algorithm>
@@ -33,6 +33,16 @@ void add_loss_entries(Registry& registry, const BenchSetting& setting) {
         const Tensor loss = operands.fresh(DType::f32, {rows});
         return {[=] { setting.ops().cross_entropy_loss(loss, {}, logits, targets, 1); },
                 bytes_of({logits, targets, loss})};
+    });
+    add("mse_loss", [=](Operands& operands) -> BenchCall {
+        const std::int64_t tokens = setting.shape.tokens();
+        // A row lies between the two, so that they are not the same numbers.
+        const Tensor both = operands.random(setting.precision, {2 * tokens + 1, setting.shape.width});
+        const Tensor out = both.rows(0, tokens);
+        const Tensor target = both.rows(tokens + 1, tokens);
+        const Tensor d_out = operands.fresh(setting.precision, {tokens, setting.shape.width});
+        const Tensor losses = operands.fresh(DType::f32, {tokens});
+        return {[=] { setting.ops().mse_loss(losses, d_out, out, target, 1); }, bytes_of({out, target, d_out, losses})};
     });
 }
 

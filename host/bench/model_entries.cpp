@@ -102,10 +102,21 @@ void add_model_entries(Registry& registry, const BenchSetting& setting) {
         const Tensor out = operands.fresh(precision, {s.tokens(), s.width});
         return {[=] { setting.ops().add(out, a, b); }, bytes_of({a, b, out})};
     });
+    add("add_scaled", [=](Operands& operands) -> BenchCall {
+        const Tensor out = operands.random(DType::f32, {s.intermediate, s.width});
+        const Tensor in = operands.random(DType::f32, {s.intermediate, s.width});
+        // So small a factor that values stay in range over hundreds of calls.
+        return {[=] { setting.ops().add_scaled(out, in, 1e-3F); }, bytes_of({out, in, out})};
+    });
     add("convert", [=](Operands& operands) -> BenchCall {
         const Tensor in = operands.random(DType::f32, {s.intermediate, s.width});
         const Tensor out = operands.fresh(DType::bf16, {s.intermediate, s.width});
         return {[=] { setting.ops().convert(out, in); }, bytes_of({in, out})};
+    });
+    add("convert_by_chance", [=](Operands& operands) -> BenchCall {
+        const Tensor in = operands.random(DType::f32, {s.intermediate, s.width});
+        const Tensor out = operands.fresh(DType::bf16, {s.intermediate, s.width});
+        return {[=] { setting.ops().convert_by_chance(out, in, 1); }, bytes_of({in, out})};
     });
     add("fill_zero", [=](Operands& operands) -> BenchCall {
         const Tensor out = operands.fresh(DType::f32, {s.intermediate, s.width});

@@ -76,6 +76,13 @@ Tensor Operands::random(DType dtype, Extents shape) {
     return tensor;
 }
 
+Tensor Operands::positive(Extents shape) {
+    const Tensor tensor = fresh(DType::f32, shape);
+    std::mt19937 generator(2);  // NOLINT(cert-msc51-cpp): the same values in every run
+    upload(tensor, [&](std::int64_t) { return (static_cast<double>(generator()) + 1) * 0x1p-32; });
+    return tensor;
+}
+
 Tensor Operands::integers(DType dtype, Extents shape, std::int64_t limit) {
     const Tensor tensor = fresh(dtype, shape);
     std::mt19937 generator(1);  // NOLINT(cert-msc51-cpp): the same values in every run

@@ -32,6 +32,8 @@ public:
     Tensor constant(float value, Extents shape);
     /// f32 or bf16, uniform in [-1, 1): zeros and repeated values would flatter some operations, and some devices.
     Tensor random(DType dtype, Extents shape);
+    /// f32, uniform in (0, 1]: for scores and squared distances.
+    Tensor positive(Extents shape);
     /// u8, u16 or u32, uniform below `limit`.
     Tensor integers(DType dtype, Extents shape, std::int64_t limit);
     /// u32: `count` different numbers below `limit`, ascending and equally far apart.

@@ -69,6 +69,11 @@ void add_optimizer_entries(Registry& registry, const BenchSetting& setting) {
         const Tensor sum = operands.fresh(DType::f64, {1});
         return {[=] { setting.ops().sum_of_squares(sum, values); }, bytes_of({values, sum})};
     });
+    add("sum", [=](Operands& operands) -> BenchCall {
+        const Tensor values = operands.random(DType::f32, {chosen_count(s)});
+        const Tensor total = operands.fresh(DType::f64, {1});
+        return {[=] { setting.ops().sum(total, values); }, bytes_of({values, total})};
+    });
     add("count_flags", [=](Operands& operands) -> BenchCall {
         const Tensor flags = operands.integers(DType::u8, {chosen_count(s)}, 2);
         const Tensor total = operands.fresh(DType::u32, {1});

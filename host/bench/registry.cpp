@@ -25,6 +25,7 @@ Registry bench_registry(const BenchSetting& setting) {
     add_additive_entries(registry, setting);
     add_lattice_entries(registry, setting);
     add_scalar_entries(registry, setting);
+    add_subspace_entries(registry, setting);
     add_calibration_entries(registry, setting);
     add_optimizer_entries(registry, setting);
     if (setting.on_cpu) {

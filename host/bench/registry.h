@@ -50,6 +50,7 @@ void add_loss_entries(Registry& registry, const BenchSetting& setting);
 void add_additive_entries(Registry& registry, const BenchSetting& setting);
 void add_lattice_entries(Registry& registry, const BenchSetting& setting);
 void add_scalar_entries(Registry& registry, const BenchSetting& setting);
+void add_subspace_entries(Registry& registry, const BenchSetting& setting);
 void add_calibration_entries(Registry& registry, const BenchSetting& setting);
 void add_optimizer_entries(Registry& registry, const BenchSetting& setting);
 /// Other versions of what is in the registry, and kernels outside Ops, of one backend.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import tempfile
 import unittest
@@ -101,6 +102,37 @@ class Results(Bench):
         self.assertNotIn("skipped", entries[TINY])
         self.assertIn("needs", entries[large].get("skipped", ""))
         self.assertIn("skipped: needs", table)
+
+
+class Coverage(Bench):
+    """Entries are named after the operation, with what is special about them behind it: `linear_forward_bias`."""
+
+    # Launchers that an operation of another name calls, always or with some operands.
+    WITHIN = {"add_bias": "linear_forward_bias", "additive_group": "additive_sweep", "gptq_block": "gptq",
+              "ldlq_block": "ldlq", "dequantize_gemv": "linear_from_codes", "lattice_gemv": "linear_from_lattice",
+              "scalar_gemv": "linear_from_scalar"}
+
+    def declared(self, header: str, pattern: str) -> set[str]:
+        names = set(re.findall(pattern, (ROOT / header).read_text(), re.MULTILINE))
+        self.assertGreater(len(names), 70)
+        return names
+
+    def without_entry(self, device: str, names: set[str]) -> set[str]:
+        """An entry is that of the longest name that it starts with: `sum_of_squares` is none of `sum`."""
+        table = self.start(device, "--shape", TINY, "--dry-run").stdout
+        entries = re.findall(r"^  (\w+) +sequences=", table, re.MULTILINE)
+        self.assertGreater(len(entries), 100)
+        owners = [[name for name in names if f"{entry}_".startswith(f"{name}_")] for entry in entries]
+        return names - {max(found, key=len) for found in owners if found}
+
+    def test_every_operation(self) -> None:
+        operations = self.declared("host/backend/ops.h", r"^    virtual void (\w+)\(")
+        for device in BINARIES:
+            self.assertEqual(self.without_entry(device, operations), set(), device)
+
+    def test_every_launcher(self) -> None:
+        launchers = {self.WITHIN.get(name, name) for name in self.declared("cuda/kernels.h", r"^void (\w+)\(")}
+        self.assertEqual(self.without_entry("cuda", launchers), set())
 
 
 class Fingerprints(Bench):

@@ -1,6 +1,5 @@
 // On CUDA devices: other versions of operations, and kernels that Ops does not have.
 #include "cuda/attention_plain.h"
-#include "host/backend/dispatch.h"
 #include "host/bench/additive_operands.h"
 #include "host/bench/attention_operands.h"
 
@@ -54,20 +53,6 @@ BenchCall kmeans_call(const BenchSetting& setting, Operands& operands, std::int6
     return {run, bytes_of({points, centres, codes}), 2 * static_cast<double>(count * centres.elements()), DType::f32};
 }
 
-BenchCall hessian_call(const BenchSetting& setting, Operands& operands) {
-    const BenchShape& s = setting.shape;
-    const Tensor in = operands.random(setting.precision, {s.tokens(), s.width});
-    const Tensor hessian = operands.zeros(DType::f32, {s.width, s.width});
-    const auto run = [=] {
-        with_float_type(in.dtype, [&]<class T>() {
-            cuda::hessian_accumulate(hessian.as<float>(), in.as<T>(), s.tokens(), s.width, 1, stream_of(setting));
-        });
-    };
-    // The lower triangle is read and computed, all is written.
-    return {run, bytes_of({in, hessian}) + bytes_of({hessian}) / 2,
-            static_cast<double>(in.elements()) * static_cast<double>(s.width), setting.precision};
-}
-
 }  // namespace
 
 void add_cuda_versions(Registry& registry, const BenchSetting& setting) {
@@ -77,8 +62,6 @@ void add_cuda_versions(Registry& registry, const BenchSetting& setting) {
                                 return kmeans_call(setting, operands, std::int64_t{1} << bits);
                             }});
     }
-    registry.push_back(
-        {"hessian_accumulate", "", "", [=](Operands& operands) { return hessian_call(setting, operands); }});
 }
 
 }  // namespace pvtune
