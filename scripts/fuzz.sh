@@ -81,7 +81,7 @@ clang++ -fsanitize=address,undefined -o "$out/seeds" "${objects[@]}" "${librarie
 for target in "${targets[@]}"; do
     objects=("${io_objects[@]}")
     build "tests/fuzz/${target}_fuzz.cpp"
-    if [[ $target == config ]]; then build host/model/config*.cpp host/model/rotary.cpp host/model/families/*.cpp; fi
+    if [[ $target == config ]]; then build host/model/config*.cpp host/model/rotary.cpp host/model/families/*.cpp host/common/text.cpp; fi
     clang++ -fsanitize=fuzzer,address,undefined -o "$out/${target}_fuzz" "${objects[@]}" "${libraries[@]}"
 done
 
