@@ -267,6 +267,22 @@ class Comparing(unittest.TestCase):
             self.assertEqual(len(self.problems("elsewhere", **changes)), 1, changes)
         self.assertEqual(len(self.problems("elsewhere", loss=float("nan"))), 1)
 
+    def test_operations_recorded_elsewhere(self) -> None:
+        def stages(**hashes: str) -> dict[str, dict[str, object]]:
+            return {"operations": {"record": {"fingerprints": {"f32": hashes}}, "seconds": 1.0}}
+
+        expected = self.nightly.updated({}, stages(add="a"), "here", "why", "1234567")
+        expected = self.nightly.updated(expected, stages(add="a", sum="s"), "elsewhere", "why", "1234567")
+
+        def problems(**hashes: str) -> list[str]:
+            return self.nightly.compare("operations", stages(**hashes)["operations"]["record"], expected, "here")
+
+        self.assertEqual(problems(add="a", sum="t"), [])
+        self.assertEqual(self.nightly.unrecorded(stages(add="a", sum="t"), expected, "here"), ["operations"])
+        self.assertEqual(self.nightly.unrecorded(stages(add="a", sum="s"), expected, "elsewhere"), [])
+        self.assertEqual(len(problems(add="b", sum="t")), 1)
+        self.assertEqual(problems(add="a", new="n"), ["new (f32): computes n, expected no such operation"])
+
 
 if __name__ == "__main__":
     unittest.main()
