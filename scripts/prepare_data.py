@@ -27,15 +27,16 @@ from errors import Error, run  # noqa: E402
 from hf_tokenizer import load_tokenizer  # noqa: E402
 from overlap import Excluded  # noqa: E402
 from store import command_line, write_store  # noqa: E402
+from text_sources import Source  # noqa: E402
 from token_work import TokenWork, batches  # noqa: E402
 
 _BATCH = 1 << 20  # characters tokenised together
 _SECONDS_A_MESSAGE = 5
 
 
-def documents(arguments: argparse.Namespace, paths: list[Path]) -> Iterator[Iterable[str]]:
+def documents(arguments: argparse.Namespace, sources: list[Source]) -> Iterator[Iterable[str]]:
     """What is to be tokenised: documents, each a stream of text."""
-    found = text_sources.documents(paths, arguments.field, arguments.newlines)
+    found = text_sources.documents(sources, arguments.field, arguments.newlines)
     if arguments.documents:
         found = itertools.islice(found, arguments.documents)
     join = hub.DATASETS[arguments.dataset].join if arguments.dataset else arguments.join
@@ -156,22 +157,26 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.document_end and end is None:
         raise Error(f"--document-end {arguments.document_end}: {arguments.tokenizer} has no such token")
     excluded = Excluded(arguments.exclude, arguments.overlap_tokens, digest)
-    paths = arguments.source or hub.files_of(arguments.dataset, arguments.split, arguments.files, arguments.cache)
-    settings = {"files": [[path.name, path.stat().st_size] for path in paths], "tokenizer": digest,
-                "field": arguments.field, "newlines": arguments.newlines, "join": arguments.join,
-                "document_end": arguments.document_end, "documents": arguments.documents}
+    if arguments.dataset:
+        sources = hub.files_of(arguments.dataset, arguments.split, arguments.files, arguments.cache)
+        files = [source.url for source in sources]
+    else:
+        sources = [Source(path) for path in arguments.source]
+        files = [[path.name, path.stat().st_size] for path in arguments.source]
+    settings = {"files": files, "tokenizer": digest, "field": arguments.field, "newlines": arguments.newlines,
+                "join": arguments.join, "document_end": arguments.document_end, "documents": arguments.documents}
     with contextlib.closing(TokenWork(arguments.out.with_name(arguments.out.name + ".preparing"), settings,
                                       arguments.resume)) as work:
-        return make_store(arguments, work, excluded, paths, (tokenizer, digest, end))
+        return make_store(arguments, work, excluded, sources, (tokenizer, digest, end))
 
 
-def make_store(arguments: argparse.Namespace, work: TokenWork, excluded: Excluded, paths: list[Path],
+def make_store(arguments: argparse.Namespace, work: TokenWork, excluded: Excluded, sources: list[Source],
                known: tuple[Any, str, Optional[int]]) -> dict[str, Any]:
     """Tokenise, choose, write; known: the tokenizer, its hash, the token behind documents."""
     tokenizer, digest, end = known
 
     def tokenise_all(enough: Callable[[], bool]) -> None:
-        tokenise(work, tokenizer, documents(arguments, paths), end, enough)
+        tokenise(work, tokenizer, documents(arguments, sources), end, enough)
 
     if arguments.ctx:
         chosen = choose(work, arguments, excluded, tokenise_all)
@@ -183,7 +188,7 @@ def make_store(arguments: argparse.Namespace, work: TokenWork, excluded: Exclude
         tokenise_all(lambda: False)
         chosen, count = None, work.state["tokens"]
     if count == 0:
-        raise Error(f"{paths[0]}: holds no text" if len(paths) == 1 else "the files hold no text")
+        raise Error(f"{sources[0].path}: holds no text" if len(sources) == 1 else "the files hold no text")
     attributes = {"tokenizer": arguments.tokenizer.name, "tokenizer_hash": digest,
                   "vocabulary": tokenizer.get_vocab_size(with_added_tokens=True), "newlines": arguments.newlines,
                   "sampling": arguments.sampling, "sequence_tokens": arguments.ctx, "seed": arguments.seed}
@@ -236,7 +241,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--files", type=int, default=1, metavar="N",
                         help="files of --dataset, from the first (default 1, as the papers; 0: all)")
     parser.add_argument("--cache", type=Path, metavar="DIR", default=Path(environment.ROOT) / "build" / "cache" / "datasets",
-                        help="where downloads are kept (default build/cache/datasets)")
+                        help="where downloads are kept, also parts of them (default build/cache/datasets)")
     parser.add_argument("--json", action="store_true", help="end with the result as one JSON object")
     return parser.parse_args()
 

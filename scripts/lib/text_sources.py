@@ -1,9 +1,10 @@
-"""Texts from files, read as a stream: plain text, JSON lines, parquet, each also compressed.
+"""Texts from files, read as a stream, also while they are downloaded: plain text, JSON lines, parquet, each also compressed.
 
 A source gives pieces: a whole document, or a part of a long one. Long texts are cut where the tokenizer gives the same
 tokens for the parts as for the whole, so that a file of any size needs the memory of one piece.
 """
 
+import contextlib
 import gzip
 import io
 import json
@@ -11,6 +12,7 @@ import zlib
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple, Optional
 
+import download
 from errors import Error, one_line
 
 PIECE = 1 << 18  # characters
@@ -20,6 +22,17 @@ _TRIES = 16
 INSTALL = "build/venv/bin/python -m pip install -r third_party/requirements-data.txt"
 
 
+class Source(NamedTuple):
+    """A file, and where it comes from when it is not there."""
+
+    path: Path
+    url: str = ""
+
+    def stored(self) -> Any:
+        """Its bytes."""
+        return download.read_as_it_comes(self.url, self.path) if self.url else open(self.path, "rb")
+
+
 class Piece(NamedTuple):
     """A text, and whether its document ends with it."""
 
@@ -27,16 +40,19 @@ class Piece(NamedTuple):
     ends: bool
 
 
-def documents(paths: list[Path], field: str, newlines: str) -> Iterator[Iterable[str]]:
+def documents(sources: list[Source], field: str, newlines: str) -> Iterator[Iterable[str]]:
     """Every document of the files in order; a document is a stream of its parts."""
-    for path in paths:
+    for source in sources:
+        path = source.path
         plain = path.with_suffix("") if path.suffix in (".gz", ".zst") else path
         if plain.suffix in (".jsonl", ".json", ".ndjson"):
-            yield from ([text] for text in _json_lines(path, field))
+            yield from ([text] for text in _json_lines(source, field))
         elif plain.suffix == ".parquet":
+            if source.url:
+                download.fetch(source.url, path)  # it is read from its end
             yield from ([text] for text in _parquet(path, field))
         else:
-            yield _text(path, newlines)
+            yield _text(source, newlines)
 
 
 def joined(parts: Iterable[Iterable[str]], between: str) -> Iterator[str]:
@@ -81,17 +97,21 @@ def cut(text: str, encode: Callable[[str], list[int]]) -> int:
     return last or (space if space > 0 else PIECE)
 
 
-def _open(path: Path) -> Any:
+@contextlib.contextmanager
+def _open(source: Source) -> Iterator[Any]:
     """The bytes of a file, decompressed."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rb")
-    if path.suffix == ".zst":
-        try:
-            import zstandard
-        except ModuleNotFoundError:
-            raise Error(f"{path}: .zst needs the Python library zstandard: {INSTALL}") from None
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(open(path, "rb"), read_across_frames=True))
-    return open(path, "rb")
+    path = source.path
+    with source.stored() as stored:
+        if path.suffix == ".gz":
+            yield gzip.GzipFile(fileobj=stored)
+        elif path.suffix == ".zst":
+            try:
+                import zstandard
+            except ModuleNotFoundError:
+                raise Error(f"{path}: .zst needs the Python library zstandard: {INSTALL}") from None
+            yield io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True))
+        else:
+            yield stored
 
 
 def _guarded(path: Path, lines: Iterator[Any]) -> Iterator[Any]:
@@ -110,23 +130,23 @@ def _guarded(path: Path, lines: Iterator[Any]) -> Iterator[Any]:
         raise Error(f"{path}: cannot be read ({one_line(error)[:200]}): get the file again") from error
 
 
-def _text(path: Path, newlines: str) -> Iterator[str]:
+def _text(source: Source, newlines: str) -> Iterator[str]:
     def parts() -> Iterator[str]:
-        with io.TextIOWrapper(_open(path), encoding="utf-8", newline="" if newlines == "keep" else None) as file:
+        with _open(source) as data, io.TextIOWrapper(data, encoding="utf-8", newline="" if newlines == "keep" else None) as file:
             while part := file.read(PIECE):
                 yield part
 
-    return _guarded(path, parts())
+    return _guarded(source.path, parts())
 
 
-def _json_lines(path: Path, field: str) -> Iterator[str]:
+def _json_lines(source: Source, field: str) -> Iterator[str]:
     def lines() -> Iterator[str]:
-        with _open(path) as file:
+        with _open(source) as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield _field_of(path, number, line, field)
+                    yield _field_of(source.path, number, line, field)
 
-    return _guarded(path, lines())
+    return _guarded(source.path, lines())
 
 
 def _field_of(path: Path, number: int, line: bytes, field: str) -> str:

@@ -25,8 +25,8 @@ import numpy
 import tokenizers
 from support import ROOT, ProgramTest, vocabulary, write_tokenizer
 
-import errors  # noqa: E402  (scripts/lib, on the path through support)
-import hub  # noqa: E402
+import download  # noqa: E402  (scripts/lib, on the path through support)
+import errors  # noqa: E402
 import overlap  # noqa: E402
 import sampling  # noqa: E402
 import text_sources  # noqa: E402
@@ -361,8 +361,11 @@ class Shards(PrepareTest):
 class Hub(PrepareTest):
     """A local server in place of the hub."""
 
-    def serve(self, ranges: bool = True, longer: int = 0) -> str:
-        """Its address; what was asked for is in self.asked. Files are announced as longer than they are."""
+    def serve(self, ranges: bool = True, longer: int = 0, first: Optional[int] = None) -> str:
+        """Its address; what was asked for is in self.asked. Files are announced as longer than they are, and what is
+        behind their first bytes comes when self.let_go is set."""
+        self.let_go = let_go = threading.Event()
+        self.addCleanup(let_go.set)
         self.asked: list[tuple[str, Optional[str]]] = []
         asked = self.asked
 
@@ -380,7 +383,11 @@ class Hub(PrepareTest):
                 self.send_response(206 if start else 200)
                 self.send_header("Content-Length", str(len(data) - start + longer))
                 self.end_headers()
-                self.wfile.write(data[start:])
+                with contextlib.suppress(ConnectionError):  # nobody wants the rest
+                    self.wfile.write(data[start:first])
+                    if first is not None:
+                        let_go.wait()
+                        self.wfile.write(data[first:])
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=self.folder / "hub"))
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -419,6 +426,37 @@ class Hub(PrepareTest):
             self.assertEqual(partial.with_suffix("").read_bytes(), self.lines.read_bytes())
             partial.with_suffix("").unlink()
 
+    def test_no_more_comes_than_is_read(self) -> None:
+        lines = self.lines.read_bytes() * 500  # half of them more than is tokenised together
+        self.publish("togethercomputer/RedPajama-Data-1T-Sample/resolve/main/arxiv_sample.jsonl", lines)
+        whole = self.folder / "cache/togethercomputer/RedPajama-Data-1T-Sample/arxiv_sample.jsonl"
+        partial = whole.with_name(whole.name + ".partial")
+        flags = ("--dataset", "redpajama", "--ctx", 16, "--cache", self.folder / "cache")
+        with mock.patch.object(download, "_PATIENCE", 0.1):
+            with mock.patch.dict(os.environ, {"HF_ENDPOINT": self.serve(first=len(lines) // 2)}):
+                some = self.prepare(*flags, "--sequences", 20)
+            self.assertEqual(some["sequences"], 20)
+            first = self.tokens()
+            self.assertFalse(whole.exists())
+            self.assertTrue(lines.startswith(partial.read_bytes()))
+            have = partial.stat().st_size
+            self.assertGreater(have, 0)
+            with mock.patch.dict(os.environ, {"HF_ENDPOINT": self.serve()}):
+                self.prepare(*flags)
+        self.assertEqual(self.asked[0][1], f"bytes={have}-")
+        self.assertEqual(whole.read_bytes(), lines)
+        numpy.testing.assert_array_equal(self.tokens()[: len(first)], first)
+
+    def test_a_connection_that_breaks_off_is_one_line_and_what_came_is_kept(self) -> None:
+        self.publish("allenai/c4/resolve/main/en/c4-train.00000-of-01024.json.gz", gzip.compress(self.lines.read_bytes()))
+        cache = ("--cache", self.folder / "cache")
+        with mock.patch.dict(os.environ, {"HF_ENDPOINT": self.serve(longer=10)}):
+            broken = self.start(*self.common("--dataset", "c4", *cache))
+        self.assertEqual(broken.returncode, 2)
+        self.assertIn("cannot be downloaded (IncompleteRead", broken.stderr.splitlines()[-1])
+        (partial,) = (self.folder / "cache").rglob("*.partial")
+        self.assertGreater(partial.stat().st_size, 0)
+
     def test_a_file_that_the_disk_has_no_room_for_is_not_begun(self) -> None:
         name = "togethercomputer/RedPajama-Data-1T-Sample"
         self.publish(f"{name}/resolve/main/arxiv_sample.jsonl", self.lines.read_bytes())
@@ -430,12 +468,12 @@ class Hub(PrepareTest):
 
     def test_room_is_counted_to_the_byte(self) -> None:
         partial = self.folder / "a.partial"
-        with mock.patch("hub.shutil.disk_usage", return_value=mock.Mock(free=1000)):
-            hub.check_room("url", partial, 0, 1000)
-            self.assertRaises(errors.Error, hub.check_room, "url", partial, 0, 1001)
+        with mock.patch("download.shutil.disk_usage", return_value=mock.Mock(free=1000)):
+            download.check_room("url", partial, 0, 1000)
+            self.assertRaises(errors.Error, download.check_room, "url", partial, 0, 1001)
             partial.write_bytes(b"1")
-            self.assertRaises(errors.Error, hub.check_room, "url", partial, 1, 1001)
-            hub.check_room("url", partial, 0, 1001)  # begun anew, in the place of what was there
+            self.assertRaises(errors.Error, download.check_room, "url", partial, 1, 1001)
+            download.check_room("url", partial, 0, 1001)  # begun anew, in the place of what was there
 
     def test_an_unreachable_hub_is_one_line_with_the_remedy(self) -> None:
         with mock.patch.dict(os.environ, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
