@@ -178,10 +178,22 @@ void assign_additive(const AdditiveView<Code>& additive, std::uint8_t* changed, 
 template <class Code>
 std::size_t assign_additive_workspace(const AdditiveView<Code>& additive, std::int64_t count, int beam);
 // kmeans_assign.cu
-/// codes[i] = index of the row of centres [centre_count, dim] nearest to points[i]; ties: the lower index.
-/// points [count, dim] f32, dim 4, 8 or 16; distances [count] (squared) may be null. 0 for a point that is not finite.
-void kmeans_assign(std::uint32_t* codes, float* distances, const float* points, const float* centres,
-                   std::int64_t count, std::int64_t centre_count, std::int64_t dim, Stream stream);
+/// codes[i] = index of the row of centres [centre_count, dim] nearest to points[i]; ties: the lower index. points
+/// [count, dim] f32, dim 4, 8 or 16; at most 2^16 centres. A point that is not finite keeps its code.
+void kmeans_assign(std::uint16_t* codes, const float* points, const float* centres, std::int64_t count,
+                   std::int64_t centre_count, std::int64_t dim, Stream stream);
+// search_codes.cu
+/// What data-free codes are looked for in: points [count, group], codebooks [books, codebook_size, group].
+struct CodeSearch {
+    std::int64_t count = 0, books = 0, codebook_size = 0, group = 0;
+    int beam = 1;    ///< 1 to 8; one codebook needs none
+    int sweeps = 1;  ///< times that every codebook is gone through
+};
+/// codes [count, books] become the nearest that a beam search from the present ones finds, as assign_additive's. A
+/// point that is not finite keeps its codes.
+void search_codes(std::uint16_t* codes, const float* points, const float* codebooks, const CodeSearch& wanted,
+                  void* workspace, Stream stream);
+std::size_t search_codes_workspace(const CodeSearch& wanted);
 // code_changes.cu
 /// saved [count, width] = the codes of chosen[i]; codes [groups, width].
 template <class Code>

@@ -112,7 +112,7 @@ TEST(CalibratedAdditive, ReportsTheObjectiveAndBeatsCodesWithoutAHessian) {
         const Values wanted = damped(hessian, settings.damping);
         const double error = objective(weight, encoded, c.spec, wanted);
         EXPECT_NEAR(report.output_error, error, 1e-4 * report.output_norm) << c.spec.codebooks;
-        const EncodedMatrix plain = encode_additive("w", weight, rows, columns, c.spec, 3);
+        const EncodedMatrix plain = encode_additive(*make_cpu_backend({}), "w", weight, rows, columns, c.spec, 3);
         EXPECT_LT(error, 0.9 * objective(weight, plain, c.spec, wanted)) << c.spec.codebooks;
         EncodedMatrix zero = encoded;
         std::fill(zero.scales.begin(), zero.scales.end(), 0.0F);

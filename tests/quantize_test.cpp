@@ -1,6 +1,5 @@
 // Data-free quantisation: k-means, least-squares codebooks, whole matrices, and their way to a file and back.
 #include "host/backend/backend.h"
-#include "host/backend/cpu/beam_search.h"
 #include "host/quant/additive.h"
 #include "host/quant/initialize.h"
 #include "host/quant/kmeans.h"
@@ -12,6 +11,12 @@ namespace pvtune {
 namespace {
 
 using namespace testing;
+
+EncodedMatrix encode_on_cpu(const std::string& name, std::span<const float> weight, std::int64_t rows,
+                            std::int64_t columns, const QuantizationSpec& spec, std::uint64_t seed,
+                            QuantizationReport* report = nullptr, int threads = 0) {
+    return encode_additive(*make_cpu_backend({.threads = threads}), name, weight, rows, columns, spec, seed, report);
+}
 
 std::vector<float> gaussian(std::int64_t count, std::uint32_t seed) {
     std::mt19937 engine(seed);
@@ -41,7 +46,7 @@ TEST(KMeans, AssignsTheNearestAndNeverGetsWorse) {
         std::vector<float> centroids(std::size_t{12 * 4});
         std::vector<std::uint16_t> codes(300);
         const Codebooks book{centroids, 1, 12};
-        kmeans(points.view(), book, codes, {iterations, 5});
+        kmeans(*make_cpu_backend({}), points.view(), book, codes, {iterations, 5});
         for (std::size_t g = 0; g < 300; ++g) {
             std::vector<double> distances;
             for (std::size_t k = 0; k < 12; ++k) {
@@ -64,7 +69,7 @@ TEST(KMeans, FewerPointsThanCentroids) {
     const Points points(5, 8, 2);
     std::vector<float> centroids(std::size_t{16 * 8});
     std::vector<std::uint16_t> codes(5);
-    kmeans(points.view(), {centroids, 1, 16}, codes, {3, 1});
+    kmeans(*make_cpu_backend({}), points.view(), {centroids, 1, 16}, codes, {3, 1});
     EXPECT_LT(encoding_error(points.view(), {centroids, 1, 16}, codes), 1e-9);
 }
 
@@ -163,7 +168,7 @@ TEST(Quantize, ErrorsOnGaussianWeights) {
     for (std::size_t i = 0; i < weight.size(); ++i) weight[i] *= 0.01F * static_cast<float>(1 + i / 512 % 5);
     for (const Case& test : cases) {
         QuantizationReport report;
-        const EncodedMatrix encoded = encode_additive("w", weight, 128, 512, test.spec, 7, &report);
+        const EncodedMatrix encoded = encode_on_cpu("w", weight, 128, 512, test.spec, 7, &report);
         EXPECT_LT(report.relative_mse(), test.most) << test.spec.codebooks;
         EXPECT_NEAR(squared_error(encoded, weight, 512, test.spec) / report.squared_error, 1, 1e-4);
     }
@@ -174,8 +179,8 @@ TEST(Quantize, RepeatsForAnyThreads) {
     for (const QuantizationSpec& spec : {QuantizationSpec{"aqlm", 2, 6, 8}, QuantizationSpec{"vq", 1, 5, 16}}) {
         EncodedMatrix one;
         EncodedMatrix two;
-        with_threads(1, [&] { one = encode_additive("w", weight, 48, 256, spec, 3); });
-        with_threads(2, [&] { two = encode_additive("w", weight, 48, 256, spec, 3); });
+        with_threads(1, [&] { one = encode_on_cpu("w", weight, 48, 256, spec, 3, nullptr, 1); });
+        with_threads(2, [&] { two = encode_on_cpu("w", weight, 48, 256, spec, 3, nullptr, 2); });
         EXPECT_EQ(one.codes, two.codes);
         EXPECT_EQ(one.codebooks, two.codebooks);
         EXPECT_EQ(one.scales, two.scales);
@@ -191,7 +196,7 @@ TEST(Quantize, TinyZeroAndExtremeMatrices) {
             std::vector<float> scaled = weight;
             for (float& value : scaled) value *= factor;
             QuantizationReport report;
-            const EncodedMatrix encoded = encode_additive("w", scaled, 3, 16, spec, 1, &report);
+            const EncodedMatrix encoded = encode_on_cpu("w", scaled, 3, 16, spec, 1, &report);
             for (const float value : encoded.codebooks) EXPECT_TRUE(std::isfinite(value));
             for (const float value : encoded.scales) EXPECT_TRUE(std::isfinite(value));
             EXPECT_LE(report.squared_error, report.squared_norm * (1 + 1e-6));
@@ -204,11 +209,11 @@ TEST(Quantize, TinyZeroAndExtremeMatrices) {
 
 TEST(Quantize, RefusesWhatItCannotEncode) {
     std::vector<float> weight(24, 1.0F);
-    EXPECT_ERROR(encode_additive("layers.3.up", weight, 2, 12, {}, 1), "layers.3.up", "--group 8");
+    EXPECT_ERROR(encode_on_cpu("layers.3.up", weight, 2, 12, {}, 1), "layers.3.up", "--group 8");
     weight[17] = NAN;
-    EXPECT_ERROR(encode_additive("layers.3.up", weight, 3, 8, {}, 1), "layers.3.up", "[2, 1]");
+    EXPECT_ERROR(encode_on_cpu("layers.3.up", weight, 3, 8, {}, 1), "layers.3.up", "[2, 1]");
     weight[17] = 1e30F;
-    EXPECT_ERROR(encode_additive("layers.3.up", weight, 3, 8, {}, 1), "layers.3.up", "row 2");
+    EXPECT_ERROR(encode_on_cpu("layers.3.up", weight, 3, 8, {}, 1), "layers.3.up", "row 2");
     EXPECT_ERROR(check_spec({"aqlm", 2, 17, 8}), "--code-bits 17", "16");
     EXPECT_ERROR(check_spec({"aqlm", 2, 8, 5}), "--group 5", "4, 8 or 16");
     EXPECT_ERROR(check_spec({"aqlm", 0, 8, 8}), "--codebooks 0", "1 to 8");

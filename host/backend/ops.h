@@ -133,6 +133,11 @@ public:
     virtual void hessian_accumulate(Tensor hessian, Tensor in) = 0;
 
     // ---- additive codebooks
+    /// codes (u16 [count, books]) become the nearest to points (f32 [count, group]) that a beam search in codebooks
+    /// (f32 [books, size, group]) finds from the present ones, going `sweeps` times through all codebooks; one
+    /// codebook: the nearest, ties to the lower code. A point that is not finite keeps its codes. For the start of
+    /// data-free codes.
+    virtual void search_codes(Tensor codes, Tensor points, Tensor codebooks, int beam, int sweeps) = 0;
     /// weight [out, in] f32 or bf16.
     virtual void dequantize_additive(Tensor weight, const AdditiveCodes& additive) = 0;
     /// out [1, rows] = in [1, columns] * W^T + bias [rows] f32 (may be empty) straight from the codes: W is never in

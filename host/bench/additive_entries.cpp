@@ -21,6 +21,18 @@ Chosen chosen_groups(Operands& operands, const BenchShape& shape, const Additive
 
 void add_matrix_entries(const AddEntry& add, const BenchSetting& setting, const AdditiveFormat& format) {
     const BenchShape s = setting.shape;
+    add("search_codes", [=](Operands& operands) -> BenchCall {
+        // Of 2^16 codewords a sample of the groups, as initialisation takes.
+        constexpr std::int64_t sample = std::int64_t{1} << 18;
+        const std::int64_t count = format.code_bits > 8 ? std::min(group_count(s), sample) : group_count(s);
+        const Tensor points = operands.random(DType::f32, {count, additive_group});
+        const Tensor codebooks = operands.random(DType::f32, {format.books, format.codebook_size(), additive_group});
+        const Tensor codes = operands.fresh(DType::u16, {count, format.books});
+        // One product of every point with every codeword: beams come on top.
+        return {[=] { setting.ops().search_codes(codes, points, codebooks, format.beam, 1); },
+                bytes_of({points, codebooks, codes}), 2 * static_cast<double>(count * codebooks.elements()), DType::f32,
+                [=] { setting.ops().fill_zero(codes); }};
+    });
     add("dequantize_additive", [=](Operands& operands) -> BenchCall {
         const AdditiveCodes matrix = additive_matrix(operands, s, format);
         const Tensor weight = operands.fresh(setting.precision, {s.intermediate, s.width});

@@ -141,8 +141,7 @@ QuantizeResult quantize(const CommonOptions& common, const QuantizeOptions& opti
     std::int64_t done = 0;
     QuantizationReport running;
     return quantize_model(
-        model, options.spec, options.out, common.command_line, common.seed,
-        [&] { return make_cpu_backend({.threads = common.threads}); },
+        model, options.spec, options.out, common.command_line, common.seed, [&] { return make_backend(common, false); },
         [&](const QuantizedMatrix& matrix) {
             stop_if_interrupted();
             running.squared_error += matrix.report.squared_error;
@@ -213,9 +212,6 @@ void run(const CommonOptions& common, QuantizeOptions options) {
     check_fits(*backend, plan,
                calibrated ? "use a smaller --ctx, or a smaller --activation-memory" : "use a machine with more");
     check_disk(options.out, plan.bytes_written);
-    if (common.device == "cuda" && !calibrated) {
-        message(common, "without calibration there is little to compute: the CPU does it");
-    }
     watch_interrupts();
     const QuantizeResult result =
         calibrated ? calibrate(common, options, model, *backend, text) : quantize(common, options, model, found);

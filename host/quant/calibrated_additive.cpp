@@ -208,7 +208,7 @@ EncodedMatrix encode_additive_calibrated(Backend& backend, const std::string& na
                                          const CalibratedSettings& settings) {
     const auto start = std::chrono::steady_clock::now();
     assert(static_cast<std::int64_t>(hessian.size()) == columns * columns);
-    EncodedMatrix encoded = encode_additive(name, weight, rows, columns, spec, seed, report, settings.initial);
+    EncodedMatrix encoded = encode_additive(backend, name, weight, rows, columns, spec, seed, report, settings.initial);
     Work work(backend, encoded, weight, spec, normalized(hessian, columns, settings.damping));
     const auto sweep = [&] {
         work.ops.additive_sweep(work.additive, work.quantized, work.gradient, work.hessian, work.factors, settings.beam,

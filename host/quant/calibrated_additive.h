@@ -25,7 +25,7 @@ struct CalibratedSettings {
 ///    beam search. G's columns of the same block follow at once, the others by one product a block.
 /// 2. codebooks: least squares under H by conjugate gradients, one product with H a step; then the scale of each row
 ///    in closed form.
-/// Stops early by the tolerance. All of it runs on the backend's device but for the start. Errors and their messages
+/// Stops early by the tolerance. What grows with the matrix runs on the backend's device. Errors and their messages
 /// are those of encode_additive().
 EncodedMatrix encode_additive_calibrated(Backend& backend, const std::string& name, std::span<const float> weight,
                                          std::int64_t rows, std::int64_t columns, const QuantizationSpec& spec,

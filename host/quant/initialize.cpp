@@ -7,10 +7,10 @@
 //    have the 16 bits of the file already.
 #include "host/quant/initialize.h"
 
-#include "host/backend/cpu/beam_search.h"
 #include "host/backend/cpu/chunks.h"
 #include "host/backend/cpu/quant_ops.h"
 #include "host/quant/additive.h"
+#include "host/quant/device_search.h"
 #include "host/quant/kmeans.h"
 #include "host/quant/random.h"
 #include "io/error.h"
@@ -123,13 +123,6 @@ double fit_scales(Work& work, bool round) {
     return cpu::ordered_sum(errors);
 }
 
-void search(const WeightedPoints& points, const Codebooks& codebooks, std::vector<std::uint16_t>& codes,
-            const cpu::BeamSettings& settings) {
-    const auto tables = cpu::make_codebook_tables(codebooks.values.data(), codebooks.books, codebooks.size,
-                                                  points.group, points.count(), settings);
-    cpu::search_codes(tables, points.points.data(), codes.data(), points.count(), settings);
-}
-
 /// One group out of each of `count` equal parts of the groups.
 void draw_sample(const Work& work, std::int64_t count, Random& random, std::vector<float>& points,
                  std::vector<float>& weights) {
@@ -142,7 +135,7 @@ void draw_sample(const Work& work, std::int64_t count, Random& random, std::vect
     }
 }
 
-void fit_to_sample(Work& work, Random& random, const InitializeSettings& settings) {
+void fit_to_sample(Backend& backend, Work& work, Random& random, const InitializeSettings& settings) {
     const std::int64_t group = work.group;
     const std::int64_t books = work.books;
     const std::int64_t count = std::min(work.groups(), std::max(settings.sample, 2 * work.size));
@@ -166,7 +159,7 @@ void fit_to_sample(Work& work, Random& random, const InitializeSettings& setting
         KMeansSettings own_settings = kmeans_settings;
         if (work.size > large) own_settings.iterations = std::min(own_settings.iterations, iterations_of_large);
         own_settings.seed = random.next();
-        kmeans({part, weights, group}, book, own, own_settings);
+        kmeans(backend, {part, weights, group}, book, own, own_settings);
         for (std::int64_t g = 0; g < count; ++g) {
             const std::int64_t code = own[index_of(g)];
             codes[index_of(g * books + m)] = own[index_of(g)];
@@ -178,7 +171,7 @@ void fit_to_sample(Work& work, Random& random, const InitializeSettings& setting
     if (books == 1) return;
     const WeightedPoints sample{points, weights, group};
     for (int round = 0; round < settings.sample_rounds; ++round) {
-        search(sample, work.all_books(), codes, {settings.sample_beam, 1});
+        search_codes(backend, sample, work.all_books(), codes, settings.sample_beam, 1);
         reseed_unused(sample, work.all_books(), codes);
         fit_codebooks(sample, work.all_books(), codes);
     }
@@ -202,8 +195,8 @@ void check_finite(const std::string& name, std::span<const float> weight, std::i
                 "] is " + std::to_string(*bad) + "; the model is damaged, import it again");
 }
 
-EncodedMatrix encode_additive(const std::string& name, std::span<const float> weight, std::int64_t rows,
-                              std::int64_t columns, const QuantizationSpec& spec, std::uint64_t seed,
+EncodedMatrix encode_additive(Backend& backend, const std::string& name, std::span<const float> weight,
+                              std::int64_t rows, std::int64_t columns, const QuantizationSpec& spec, std::uint64_t seed,
                               QuantizationReport* report, const InitializeSettings& settings) {
     const auto start = std::chrono::steady_clock::now();
     check_spec(spec);
@@ -228,12 +221,12 @@ EncodedMatrix encode_additive(const std::string& name, std::span<const float> we
     Random random(seed);
     initial_scales(work);
     scale_points(work);
-    fit_to_sample(work, random, settings);
+    fit_to_sample(backend, work, random, settings);
     // The first codes of all groups start from nowhere: a second sweep lets the first codebook see the second's code.
     int sweeps = work.books == 1 ? 1 : 2;
     const int rounds = work.books == 1 && work.size <= large ? settings.rounds_of_one : settings.rounds;
     for (int round = 0; round < rounds; ++round) {
-        search(work.weighted(), work.all_books(), work.codes, {settings.beam, sweeps});
+        search_codes(backend, work.weighted(), work.all_books(), work.codes, settings.beam, sweeps);
         reseed_unused(work.weighted(), work.all_books(), work.codes);
         fit_codebooks(work.weighted(), work.all_books(), work.codes);
         fit_scales(work, false);
@@ -241,7 +234,7 @@ EncodedMatrix encode_additive(const std::string& name, std::span<const float> we
         sweeps = 1;
     }
     std::transform(work.codebooks.begin(), work.codebooks.end(), work.codebooks.begin(), round_to_f16);
-    search(work.weighted(), work.all_books(), work.codes, {settings.beam, sweeps});
+    search_codes(backend, work.weighted(), work.all_books(), work.codes, settings.beam, sweeps);
     const double squared_error = fit_scales(work, true);
     check_storable(work);
 

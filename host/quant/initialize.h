@@ -1,5 +1,6 @@
 #pragma once
 
+#include "host/backend/backend.h"
 #include "host/quant/representation.h"
 
 namespace pvtune {
@@ -39,11 +40,11 @@ struct EncodedMatrix {
 /// Throws Error that names the tensor where a weight is NaN or infinite.
 void check_finite(const std::string& name, std::span<const float> weight, std::int64_t columns);
 
-/// Encodes weight [rows, columns] with the least |W - What|^2 that the rounds reach. NaN and infinite weights are an
-/// Error that names `name`; so is a number of columns that the group does not divide. Same bits for any number of
-/// threads.
-EncodedMatrix encode_additive(const std::string& name, std::span<const float> weight, std::int64_t rows,
-                              std::int64_t columns, const QuantizationSpec& spec, std::uint64_t seed,
+/// Encodes weight [rows, columns] with the least |W - What|^2 that the rounds reach; codes are searched on the
+/// backend's device, codebooks fitted on the host. NaN and infinite weights are an Error that names `name`; so is a
+/// number of columns that the group does not divide. Same bits for any number of threads.
+EncodedMatrix encode_additive(Backend& backend, const std::string& name, std::span<const float> weight,
+                              std::int64_t rows, std::int64_t columns, const QuantizationSpec& spec, std::uint64_t seed,
                               QuantizationReport* report = nullptr, const InitializeSettings& settings = {});
 
 }  // namespace pvtune

@@ -1,7 +1,7 @@
 #include "host/quant/kmeans.h"
 
-#include "host/backend/cpu/beam_search.h"
 #include "host/backend/cpu/chunks.h"
+#include "host/quant/device_search.h"
 #include "host/quant/random.h"
 
 #include <limits>
@@ -72,7 +72,7 @@ void seed_plus_plus(const WeightedPoints& points, const Codebooks& centroids, co
 
 }  // namespace
 
-void kmeans(const WeightedPoints& points, const Codebooks& centroids, std::span<std::uint16_t> codes,
+void kmeans(Backend& backend, const WeightedPoints& points, const Codebooks& centroids, std::span<std::uint16_t> codes,
             const KMeansSettings& settings) {
     constexpr std::int64_t most_plus_plus = 1024;  // seeding costs centroids * sample
     constexpr std::int64_t sample_per_centroid = 16;
@@ -92,12 +92,7 @@ void kmeans(const WeightedPoints& points, const Codebooks& centroids, std::span<
                         centroids.values.begin() + static_cast<std::int64_t>(k) * group);
         }
     });
-    const auto assign = [&] {
-        const cpu::BeamSettings nearest{1, 1};
-        const auto tables = cpu::make_codebook_tables(centroids.values.data(), 1, centroids.size, points.group,
-                                                      points.count(), nearest);
-        cpu::search_codes(tables, points.points.data(), codes.data(), points.count(), nearest);
-    };
+    const auto assign = [&] { search_codes(backend, points, centroids, codes, 1, 1); };
     assign();
     for (int iteration = 0; iteration < settings.iterations; ++iteration) {
         fit_codebooks(points, centroids, codes);

@@ -17,9 +17,10 @@ std::unique_ptr<Representation> quantize_matrix(Backend& backend, const std::str
     if (spec.representation == "quip") {
         return quantize_quip(backend, name, weight, rows, columns, spec, seed, hessian, report);
     }
-    const EncodedMatrix encoded = hessian.empty() ? encode_additive(name, weight, rows, columns, spec, seed, report)
-                                                  : encode_additive_calibrated(backend, name, weight, rows, columns,
-                                                                               spec, seed, hessian, report, additive);
+    const EncodedMatrix encoded =
+        hessian.empty()
+            ? encode_additive(backend, name, weight, rows, columns, spec, seed, report)
+            : encode_additive_calibrated(backend, name, weight, rows, columns, spec, seed, hessian, report, additive);
     auto representation = std::make_unique<AdditiveRepresentation>(backend, rows, columns, spec);
     representation->upload(backend, encoded.codes, encoded.codebooks, encoded.scales);
     return representation;

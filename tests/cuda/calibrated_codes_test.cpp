@@ -1,5 +1,6 @@
-// Matrices quantised under a Hessian by the CUDA backend against the CPU backend: several blocks of columns, every
-// representation. (Hessians of inputs that hang together: without feedback the errors would be far larger.)
+// Matrices quantised by the CUDA backend against the CPU backend, every representation: without a Hessian, and under
+// one with several blocks of columns. (Hessians of inputs that hang together: without feedback the errors would be far
+// larger.)
 #include "host/backend/backend.h"
 #include "host/quant/quantize_matrix.h"
 #include "tests/tensors.h"
@@ -47,13 +48,29 @@ QuantizationReport report_of(Backend& backend, const QuantizationSpec& spec, con
     return report;
 }
 
-TEST(CudaCalibratedCodes, AreAsGoodAsTheCpusAtScale) {
-    const std::vector<float> hessian = hessian_of_correlated_inputs();
+const QuantizationSpec specs[] = {
+    {"scalar", 1, 3, 32}, {"quip", 1, 2, 8}, {"quip", 1, 3, 8}, {"vq", 1, 5, 8}, {"aqlm", 2, 4, 8}};
+
+std::vector<float> triangular_weights() {
     std::vector<float> weight(rows * columns);
     Uniform next(2);
     for (float& value : weight) value = static_cast<float>(next() + next());
-    const QuantizationSpec specs[] = {
-        {"scalar", 1, 3, 32}, {"quip", 1, 2, 8}, {"quip", 1, 3, 8}, {"vq", 1, 5, 8}, {"aqlm", 2, 4, 8}};
+    return weight;
+}
+
+TEST(CudaDataFreeCodes, AreAsGoodAsTheCpus) {
+    const std::vector<float> weight = triangular_weights();
+    for (const QuantizationSpec& spec : specs) {
+        SCOPED_TRACE(spec.representation);
+        const QuantizationReport expected = report_of(*make_cpu_backend({}), spec, weight, {});
+        const QuantizationReport got = report_of(*make_cuda_backend({}), spec, weight, {});
+        EXPECT_NEAR(got.squared_error / expected.squared_error, 1, 0.02);
+    }
+}
+
+TEST(CudaCalibratedCodes, AreAsGoodAsTheCpusAtScale) {
+    const std::vector<float> hessian = hessian_of_correlated_inputs();
+    const std::vector<float> weight = triangular_weights();
     for (const QuantizationSpec& spec : specs) {
         SCOPED_TRACE(spec.representation);
         const auto cpu = make_cpu_backend({});

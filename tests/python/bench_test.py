@@ -75,7 +75,7 @@ class Results(Bench):
     def test_emulated_device(self) -> None:
         result = self.check_every_entry("cuda", "bf16")
         names = {(entry["op"], entry["version"]) for entry in result["entries"]}
-        self.assertLessEqual({("attention_forward", ""), ("attention_forward", "plain"), ("kmeans_assign_8", ""),
+        self.assertLessEqual({("attention_forward", ""), ("attention_forward", "plain"), ("search_codes_1x8", ""),
                               ("hessian_accumulate", ""), ("linear_from_codes_2x8", "")}, names)
         self.assertIn("emulated", result["device"])
 
@@ -109,7 +109,7 @@ class Coverage(Bench):
 
     # Launchers that an operation of another name calls, always or with some operands.
     WITHIN = {"add_bias": "linear_forward_bias", "additive_group": "additive_sweep", "gptq_block": "gptq",
-              "ldlq_block": "ldlq", "dequantize_gemv": "linear_from_codes", "lattice_gemv": "linear_from_lattice",
+              "ldlq_block": "ldlq", "dequantize_gemv": "linear_from_codes", "kmeans_assign": "search_codes", "lattice_gemv": "linear_from_lattice",
               "scalar_gemv": "linear_from_scalar"}
 
     def declared(self, header: str, pattern: str) -> set[str]:

@@ -1,5 +1,6 @@
-// New codes for chosen groups: the encodings nearest to target / scale (|target - scale * sum|^2 is scale^2 times that
-// distance, so that the sign of the scale and its size do not matter to the choice).
+// search_codes: first codes for all groups. assign_additive: new codes for chosen ones, the encodings nearest to target
+// / scale (|target - scale * sum|^2 is scale^2 times that distance, so that the sign of the scale and its size do not
+// matter to the choice).
 #include "host/backend/cpu/beam_search.h"
 #include "host/backend/cpu/chunks.h"
 #include "host/backend/cpu/quant_ops.h"
@@ -15,6 +16,14 @@ namespace {
 constexpr int sweeps = 2;
 
 }  // namespace
+
+void search_codes(Tensor codes, Tensor points, Tensor codebooks, int beam, int sweeps) {
+    assert(codes.dim(0) == points.dim(0) && codes.dim(1) == codebooks.dim(0) && points.dim(1) == codebooks.dim(2));
+    const BeamSettings settings{beam, sweeps};
+    const CodebookTables tables = make_codebook_tables(codebooks.as<float>(), codebooks.dim(0), codebooks.dim(1),
+                                                       codebooks.dim(2), points.dim(0), settings);
+    search_codes(tables, points.as<float>(), codes.as<std::uint16_t>(), points.dim(0), settings);
+}
 
 void assign_additive(const AdditiveCodes& additive, Tensor changed, Tensor target, Tensor groups, int beam) {
     const std::int64_t count = groups.elements();

@@ -92,6 +92,9 @@ public:
                         Tensor factors, int beam, std::int64_t block) override {
         cpu::additive_sweep(additive, quantized, gradient, hessian, factors, beam, block);
     }
+    void search_codes(Tensor codes, Tensor points, Tensor codebooks, int beam, int sweeps) override {
+        cpu::search_codes(codes, points, codebooks, beam, sweeps);
+    }
     void dequantize_additive(Tensor weight, const AdditiveCodes& additive) override {
         cpu::dequantize_additive(weight, additive);
     }

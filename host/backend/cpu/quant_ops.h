@@ -12,6 +12,7 @@ void dequantize_additive(Tensor weight, const AdditiveCodes& additive);
 void dequantize_gemv(Tensor out, Tensor in, const AdditiveCodes& additive, Tensor bias);
 void additive_gradient(Tensor d_codebooks, Tensor d_scales, Tensor d_weight, const AdditiveCodes& additive);
 void assign_additive(const AdditiveCodes& additive, Tensor changed, Tensor target, Tensor groups, int beam);
+void search_codes(Tensor codes, Tensor points, Tensor codebooks, int beam, int sweeps);
 
 void dequantize_scalar(Tensor weight, const ScalarCodes& scalar);
 /// Ops::linear_from_scalar.

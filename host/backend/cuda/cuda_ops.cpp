@@ -12,6 +12,11 @@ class CudaOps final : public ModelOps {
 public:
     using ModelOps::ModelOps;
 
+    void search_codes(Tensor codes, Tensor points, Tensor codebooks, int beam, int sweeps) override {
+        const CodeSearch wanted{codes.dim(0), codebooks.dim(0), codebooks.dim(1), codebooks.dim(2), beam, sweeps};
+        cuda::search_codes(codes.as<std::uint16_t>(), points.as<float>(), codebooks.as<float>(), wanted,
+                           workspace_.get(search_codes_workspace(wanted)), stream_);
+    }
     void dequantize_additive(Tensor weight, const AdditiveCodes& additive) override {
         with_view(additive, [&](auto view) {
             with_float_type(weight.dtype, [&]<class T>() { cuda::dequantize_additive(weight.as<T>(), view, stream_); });

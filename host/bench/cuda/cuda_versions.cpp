@@ -38,30 +38,10 @@ void add_plain_attention(Registry& registry, const BenchSetting& setting) {
                  }});
 }
 
-/// The groups of a matrix against one codebook; of 2^16 codewords a sample of the groups, as initialisation takes.
-BenchCall kmeans_call(const BenchSetting& setting, Operands& operands, std::int64_t centre_count) {
-    constexpr std::int64_t sample = std::int64_t{1} << 18;
-    const std::int64_t groups = group_count(setting.shape);
-    const std::int64_t count = centre_count > 256 ? std::min(groups, sample) : groups;
-    const Tensor points = operands.random(DType::f32, {count, additive_group});
-    const Tensor centres = operands.random(DType::f32, {centre_count, additive_group});
-    const Tensor codes = operands.fresh(DType::u32, {count});
-    const auto run = [=] {
-        cuda::kmeans_assign(codes.as<std::uint32_t>(), nullptr, points.as<float>(), centres.as<float>(), count,
-                            centre_count, additive_group, stream_of(setting));
-    };
-    return {run, bytes_of({points, centres, codes}), 2 * static_cast<double>(count * centres.elements()), DType::f32};
-}
-
 }  // namespace
 
 void add_cuda_versions(Registry& registry, const BenchSetting& setting) {
     if (setting.precision == DType::bf16 && setting.shape.head_dim % 8 == 0) add_plain_attention(registry, setting);
-    for (const int bits : {8, 16}) {
-        registry.push_back({"kmeans_assign_" + std::to_string(bits), "", "", [=](Operands& operands) {
-                                return kmeans_call(setting, operands, std::int64_t{1} << bits);
-                            }});
-    }
 }
 
 }  // namespace pvtune
