@@ -14,7 +14,8 @@ struct Problem {
     explicit Problem(const CodeSearch& search)
         : points(random_tensor(DType::f32, {search.count, search.group}, 1)),
           codebooks(random_tensor(DType::f32, {search.books, search.codebook_size, search.group}, 2)),
-          codes(DType::u16, {search.count, search.books}), wanted(search) {
+          codes(DType::u16, {search.count, search.books}),
+          wanted(search) {
         Uniform next(3);
         for (std::int64_t i = 0; i < codes->elements(); ++i) {
             const double code = std::abs(next()) * static_cast<double>(search.codebook_size);
