@@ -117,16 +117,23 @@ def _download(url: str, path: Path, partial: Path, came: Callable[[int], None]) 
 
 def _fetch(url: str, partial: Path, have: int, came: Callable[[int], None]) -> None:
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
+    try:
+        answer = urllib.request.urlopen(request, timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if not have or error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        return _fetch(url, partial, 0, came)  # nothing is behind what came, whole or of another file: once more
+    with answer:
         if answer.status != http.client.PARTIAL_CONTENT:
             have = 0
         length = answer.headers.get("Content-Length")
         check_room(url, partial, have, int(length or 0))
-        with open(partial, "ab" if have else "wb", buffering=0) as file:
+        with open(partial, "ab" if have else "wb") as file:
             got = 0
             came(have)
             while block := answer.read1(_BLOCK):
                 file.write(block)
+                file.flush()  # a reader follows
                 got += len(block)
                 came(have + got)
             os.fsync(file.fileno())

@@ -42,6 +42,8 @@ class Hub(PrepareTest):
                     return self.send_error(404)
                 data = path.read_bytes()
                 start = int(self.headers["Range"][6:-1]) if ranges and self.headers["Range"] else 0
+                if start and start >= len(data):
+                    return self.send_error(416)
                 self.send_response(206 if start else 200)
                 self.send_header("Content-Length", str(len(data) - start + longer))
                 self.end_headers()
@@ -87,6 +89,18 @@ class Hub(PrepareTest):
             self.assertEqual(self.asked[0][1], "bytes=1000-")
             self.assertEqual(partial.with_suffix("").read_bytes(), self.lines.read_bytes())
             partial.with_suffix("").unlink()
+
+    def test_a_download_stopped_before_it_had_its_name_is_made_again(self) -> None:
+        name = "togethercomputer/RedPajama-Data-1T-Sample"
+        self.publish(f"{name}/resolve/main/arxiv_sample.jsonl", self.lines.read_bytes())
+        partial = self.folder / "cache" / name / "arxiv_sample.jsonl.partial"
+        partial.parent.mkdir(parents=True)
+        partial.write_bytes(self.lines.read_bytes())
+        with mock.patch.dict(os.environ, {"HF_ENDPOINT": self.serve()}):
+            self.prepare("--dataset", "redpajama", "--cache", self.folder / "cache")
+        self.assertEqual(len(self.asked), 2)
+        self.assertEqual(partial.with_suffix("").read_bytes(), self.lines.read_bytes())
+        self.assertEqual(self.tokens().tolist(), [token for text in self.texts for token in self.ids(text)])
 
     def test_no_more_comes_than_is_read(self) -> None:
         lines = self.lines.read_bytes() * 500  # half of them more than is tokenised together
