@@ -136,19 +136,35 @@ class Runner:
         return Path(self.path(row.model)).is_file() and self.record_path(row).is_file()
 
 
+def make(row: Row, runner: Runner, start: Optional[Record]) -> Record:
+    """Make the row's model and say what its command reported. Of a row that was stopped while it was measured, the model
+    is there already."""
+    model = runner.path(row.model)
+    report = made_path(row, runner)
+    from_start = {"start_hash": start["content_hash"]} if start else {}
+    if Path(model).is_file() and report.is_file():
+        made: Record = json.loads(report.read_text(encoding="utf-8"))
+        if from_start.items() <= made.items():
+            return made
+    command = [*row.command, "--log", str(runner.out / "logs" / f"{row.file}.jsonl")]
+    if (row.start and Path(f"{model}.checkpoint").exists()) or Path(f"{model}.calibration").exists():
+        command.append("--resume")
+    begin = time.monotonic()
+    made = {"made": runner.call(command), "seconds": round(time.monotonic() - begin, 1), **from_start}
+    write_text(report, json.dumps(made) + "\n")
+    return made
+
+
+def made_path(row: Row, runner: Runner) -> Path:
+    """Where make() keeps what it says, beside the model."""
+    return Path(runner.path(row.model) + ".json")
+
+
 def measure(row: Row, runner: Runner, start: Optional[Record]) -> Record:
     """Make the row's model, unless it is there, and measure it. start: the record of what it is tuned from."""
     record: Record = {"name": row.name, "start": row.start, "strategy": row.strategy, **row.key()}
     if row.command:
-        command = [*row.command, "--log", str(runner.out / "logs" / f"{row.file}.jsonl")]
-        model = runner.path(row.model)
-        if (row.start and Path(f"{model}.checkpoint").exists()) or Path(f"{model}.calibration").exists():
-            command.append("--resume")
-        begin = time.monotonic()
-        record["made"] = runner.call(command)
-        record["seconds"] = round(time.monotonic() - begin, 1)
-    if start:
-        record["start_hash"] = start["content_hash"]
+        record |= make(row, runner, start)
     held = runner.call(["pvtune", "inspect", row.model])
     record["content_hash"] = held["content_hash"]
     in_blocks = [tensor for tensor in held["tensors"] if "*" in tensor["name"] and " x " in tensor["shape"]]
@@ -246,6 +262,7 @@ def main() -> None:
         records[row.name] = measure(row, runner, records.get(row.start or ""))
         write_text(runner.record_path(row), json.dumps(records[row.name], indent=2) + "\n")
         if row.start:
+            made_path(row, runner).unlink()
             Path(runner.path(row.model)).unlink()  # a start is needed again, a tuned model is a command away
         write_report(valid(matrix, records), out)
     finished = valid(matrix, records)

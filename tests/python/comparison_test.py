@@ -73,6 +73,24 @@ class Comparison(CommandLine):
         self.assertEqual(names, ["unquantised", "aqlm 1", "aqlm 1, pv-ste", "round-to-nearest 2"])
         self.assertEqual(self.ran("--rows", str(earlier)), ["aqlm 1, continuous"])
 
+    def test_a_row_stopped_while_it_was_measured(self) -> None:
+        self.ran()
+        for row in ("aqlm-1", "aqlm-1-pv-ste"):
+            (self.out / "rows" / f"{row}.json").unlink()
+        model = next((self.out / "models").glob("aqlm-1-*.h5"))
+        made = model.stat().st_mtime_ns
+        self.assertEqual(self.ran(), ["aqlm 1", "aqlm 1, pv-ste"])
+        self.assertEqual(model.stat().st_mtime_ns, made, "the model was there")
+        self.assertEqual([path.name for path in (self.out / "models").glob("*pv-ste*")], [])
+
+        # A report of a model from another start is not taken for this one's.
+        command = json.loads((self.out / "rows" / "aqlm-1-pv-ste.json").read_text())["command"]
+        tuned = self.out / command[command.index("--out") + 1]
+        tuned.write_bytes(b"of another start")
+        tuned.with_name(tuned.name + ".json").write_text('{"made": {}, "seconds": 1, "start_hash": "0"}')
+        (self.out / "rows" / "aqlm-1-pv-ste.json").unlink()
+        self.assertEqual(self.ran(), ["aqlm 1, pv-ste"])
+
     def test_refusals(self) -> None:
         def refused(says: str, *arguments: str) -> None:
             done = self.start(*arguments)
