@@ -1,13 +1,12 @@
 #pragma once
 
-// Sorting and scanning whole arrays on the device: CUB under nvcc, plain loops on the emulated device, with the same
+// Sorting whole arrays on the device: CUB under nvcc, plain loops on the emulated device, with the same
 // results. Only .cu files may include this. `workspace` holds at least the bytes of the function next to it.
 
 #include "cuda/device.cuh"
 
 #ifdef __CUDACC__
 #include <cub/device/device_radix_sort.cuh>
-#include <cub/device/device_scan.cuh>
 #else
 #include "tests/emulation/primitives.h"
 #endif
@@ -15,25 +14,6 @@
 namespace pvtune::cuda {
 
 #ifdef __CUDACC__
-
-template <class Key, class Value>
-std::size_t sort_pairs_workspace(std::int64_t count) {
-    std::size_t bytes = 0;
-    check(cub::DeviceRadixSort::SortPairs(nullptr, bytes, static_cast<const Key*>(nullptr), static_cast<Key*>(nullptr),
-                                          static_cast<const Value*>(nullptr), static_cast<Value*>(nullptr), count),
-          "the size of a sort");
-    return bytes;
-}
-
-/// Sorts the pairs (key, value) by key, smallest first; equal keys stay in order. Outputs are not the inputs' buffers.
-template <class Key, class Value>
-void sort_pairs(const Key* keys_in, Key* keys_out, const Value* values_in, Value* values_out, std::int64_t count,
-                void* workspace, std::size_t workspace_bytes, cudaStream_t stream) {
-    constexpr int bits = 8 * sizeof(Key);
-    check(cub::DeviceRadixSort::SortPairs(workspace, workspace_bytes, keys_in, keys_out, values_in, values_out, count,
-                                          0, bits, stream),
-          "a sort");
-}
 
 template <class Key, class Value>
 std::size_t sort_pairs_descending_workspace(std::int64_t count) {
@@ -45,7 +25,7 @@ std::size_t sort_pairs_descending_workspace(std::int64_t count) {
     return bytes;
 }
 
-/// The same, largest first.
+/// Sorts the pairs (key, value) by key, largest first; equal keys stay in order. Outputs are not the inputs' buffers.
 template <class Key, class Value>
 void sort_pairs_descending(const Key* keys_in, Key* keys_out, const Value* values_in, Value* values_out,
                            std::int64_t count, void* workspace, std::size_t workspace_bytes, cudaStream_t stream) {
@@ -55,30 +35,10 @@ void sort_pairs_descending(const Key* keys_in, Key* keys_out, const Value* value
           "a sort");
 }
 
-template <class T>
-std::size_t exclusive_sum_workspace(std::int64_t count) {
-    std::size_t bytes = 0;
-    check(
-        cub::DeviceScan::ExclusiveSum(nullptr, bytes, static_cast<const T*>(nullptr), static_cast<T*>(nullptr), count),
-        "the size of a scan");
-    return bytes;
-}
-
-/// out[i] = in[0] + ... + in[i - 1]; out may be in. For integers only: the order of additions is CUB's.
-template <class T>
-void exclusive_sum(const T* in, T* out, std::int64_t count, void* workspace, std::size_t workspace_bytes,
-                   cudaStream_t stream) {
-    check(cub::DeviceScan::ExclusiveSum(workspace, workspace_bytes, in, out, count, stream), "a scan");
-}
-
 #else
 
-using emulation::exclusive_sum;
-using emulation::exclusive_sum_workspace;
-using emulation::sort_pairs;
 using emulation::sort_pairs_descending;
 using emulation::sort_pairs_descending_workspace;
-using emulation::sort_pairs_workspace;
 
 #endif
 

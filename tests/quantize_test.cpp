@@ -39,6 +39,22 @@ struct Points {
     WeightedPoints view() const { return {values, weights, group}; }
 };
 
+/// The objective of codebooks and codes: sum of weight * |point - its codewords' sum|^2.
+double encoding_error(const WeightedPoints& points, const Codebooks& codebooks, std::span<const std::uint16_t> codes) {
+    double error = 0;
+    for (std::int64_t p = 0; p < points.count(); ++p) {
+        for (std::int64_t i = 0; i < points.group; ++i) {
+            double rest = points.values[at(p * points.group + i)];
+            for (std::int64_t m = 0; m < codebooks.books; ++m) {
+                const std::int64_t codeword = m * codebooks.size + codes[at(p * codebooks.books + m)];
+                rest -= codebooks.values[at(codeword * points.group + i)];
+            }
+            error += points.weights[at(p)] * rest * rest;
+        }
+    }
+    return error;
+}
+
 TEST(KMeans, AssignsTheNearestAndNeverGetsWorse) {
     const Points points(300, 4, 1);
     double before = INFINITY;

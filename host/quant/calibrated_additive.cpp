@@ -1,5 +1,6 @@
 #include "host/quant/calibrated_additive.h"
 
+#include "host/common/index_of.h"
 #include "host/quant/device_scratch.h"
 
 #include <chrono>
@@ -11,8 +12,6 @@ namespace {
 using cpu::for_chunks;
 
 constexpr std::int64_t rows_per_chunk = 16;
-
-std::size_t index_of(std::int64_t value) { return static_cast<std::size_t>(value); }
 
 float round_to_f16(float value) { return to_float(from_float<f16>(value)); }
 

@@ -5,6 +5,7 @@
 #include "host/quant/codebook_fit.h"
 
 #include "host/backend/cpu/chunks.h"
+#include "host/common/index_of.h"
 
 #include <cmath>
 #include <numeric>
@@ -16,8 +17,6 @@ using cpu::chunk_count;
 using cpu::for_chunks;
 
 constexpr std::int64_t most_dense_codewords = 2048;  // 32 MiB of co-occurrences
-
-std::size_t index_of(std::int64_t value) { return static_cast<std::size_t>(value); }
 
 /// Points a chunk, for sums with `elements` numbers a chunk: few chunks where these are many.
 std::int64_t points_per_chunk(std::int64_t count, std::int64_t elements) {
@@ -226,13 +225,6 @@ std::vector<float> point_errors(const WeightedPoints& points, const Codebooks& c
 }
 
 }  // namespace
-
-double encoding_error(const WeightedPoints& points, const Codebooks& codebooks, std::span<const std::uint16_t> codes) {
-    return with_group(points.group, [&]<int group>() {
-        const std::vector<float> errors = point_errors<group>(points, codebooks, codes);
-        return std::accumulate(errors.begin(), errors.end(), 0.0);
-    });
-}
 
 void fit_codebooks(const WeightedPoints& points, const Codebooks& codebooks, std::span<const std::uint16_t> codes) {
     with_group(points.group, [&]<int group>() {

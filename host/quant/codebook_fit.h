@@ -22,9 +22,6 @@ struct Codebooks {
     std::int64_t size = 0;
 };
 
-/// The objective, summed in f64 in a fixed order.
-double encoding_error(const WeightedPoints& points, const Codebooks& codebooks, std::span<const std::uint16_t> codes);
-
 /// The codebooks of least error for the given codes [count, books]; codewords that no code names stay as they are.
 /// Solves the normal equations by conjugate gradients where the codewords are few enough for a dense matrix of
 /// co-occurrences (one codebook: the means), else by two rounds of means a codebook with the others fixed.

@@ -1,5 +1,6 @@
 #include "host/quant/damping.h"
 
+#include "host/common/index_of.h"
 #include "host/quant/cholesky.h"
 
 #include <algorithm>
@@ -8,8 +9,6 @@
 
 namespace pvtune {
 namespace {
-
-std::size_t index_of(std::int64_t value) { return static_cast<std::size_t>(value); }
 
 /// Factorises in T; empty where that fails. Turned around, memory holds R^T row by row: element j * n + i of the
 /// reversed H is H[n-1-j, n-1-i], whose lower factor L (column-major) reversed again is R[i, j].

@@ -1,6 +1,7 @@
 #include "host/quant/gptq.h"
 
 #include "host/backend/cpu/chunks.h"
+#include "host/common/index_of.h"
 #include "host/quant/damping.h"
 #include "host/quant/device_scratch.h"
 #include "host/quant/scalar.h"
@@ -16,8 +17,6 @@ namespace {
 using cpu::for_chunks;
 
 constexpr std::int64_t rows_per_chunk = 16;
-
-std::size_t index_of(std::int64_t value) { return static_cast<std::size_t>(value); }
 
 struct Work {
     std::span<const float> weight;

@@ -9,6 +9,7 @@
 
 #include "host/backend/cpu/chunks.h"
 #include "host/backend/cpu/quant_ops.h"
+#include "host/common/index_of.h"
 #include "host/quant/additive.h"
 #include "host/quant/device_search.h"
 #include "host/quant/kmeans.h"
@@ -26,8 +27,6 @@ using cpu::for_chunks;
 constexpr std::int64_t rows_per_chunk = 16;
 // Codewords: a round costs codewords * groups, some seconds for 2^16.
 constexpr std::int64_t large = 4096;
-
-std::size_t index_of(std::int64_t value) { return static_cast<std::size_t>(value); }
 
 float round_to_f16(float value) { return to_float(from_float<f16>(value)); }
 

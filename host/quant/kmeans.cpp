@@ -1,6 +1,7 @@
 #include "host/quant/kmeans.h"
 
 #include "host/backend/cpu/chunks.h"
+#include "host/common/index_of.h"
 #include "host/quant/device_search.h"
 #include "host/quant/random.h"
 
@@ -9,8 +10,6 @@
 
 namespace pvtune {
 namespace {
-
-std::size_t index_of(std::int64_t value) { return static_cast<std::size_t>(value); }
 
 /// `wanted` different points with a weight above 0, in random order; fewer when there are fewer.
 std::vector<std::int64_t> sample_points(const WeightedPoints& points, std::int64_t wanted, Random& random) {

@@ -7,12 +7,8 @@
 /// cuda/primitives.cuh for a test that nvcc does not compile.
 namespace pvtune::cuda::primitives {
 
-std::size_t sort_workspace(std::int64_t count, bool descending);
+std::size_t sort_workspace(std::int64_t count);
 void sort(const std::uint32_t* keys_in, std::uint32_t* keys_out, const std::uint32_t* values_in,
-          std::uint32_t* values_out, std::int64_t count, bool descending, void* workspace, std::size_t workspace_bytes,
-          Stream stream);
-std::size_t sum_workspace(std::int64_t count);
-void sum(const std::uint32_t* in, std::uint32_t* out, std::int64_t count, void* workspace, std::size_t workspace_bytes,
-         Stream stream);
+          std::uint32_t* values_out, std::int64_t count, void* workspace, std::size_t workspace_bytes, Stream stream);
 
 }  // namespace pvtune::cuda::primitives

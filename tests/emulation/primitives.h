@@ -32,9 +32,13 @@ void expect_device_array(const T* array, std::int64_t count, const char* asked) 
     }
 }
 
-template <class Key, class Value, class Before>
-void sort_pairs_by(const Key* keys_in, Key* keys_out, const Value* values_in, Value* values_out, std::int64_t count,
-                   void* workspace, std::size_t workspace_bytes, Before before) {
+template <class Key, class Value>
+std::size_t sort_pairs_descending_workspace(std::int64_t) {
+    return primitive_workspace;
+}
+template <class Key, class Value>
+void sort_pairs_descending(const Key* keys_in, Key* keys_out, const Value* values_in, Value* values_out,
+                           std::int64_t count, void* workspace, std::size_t workspace_bytes, cudaStream_t) {
     const DeviceAccess access;
     use_workspace(workspace, workspace_bytes, primitive_workspace, "a sort");
     expect_device_array(keys_in, count, "a sort");
@@ -44,51 +48,10 @@ void sort_pairs_by(const Key* keys_in, Key* keys_out, const Value* values_in, Va
     std::vector<std::int64_t> order(static_cast<std::size_t>(count));
     std::iota(order.begin(), order.end(), std::int64_t{0});
     std::stable_sort(order.begin(), order.end(),
-                     [&](std::int64_t a, std::int64_t b) { return before(keys_in[a], keys_in[b]); });
+                     [&](std::int64_t a, std::int64_t b) { return keys_in[a] > keys_in[b]; });
     for (const std::int64_t from : order) {
         *keys_out++ = keys_in[from];
         *values_out++ = values_in[from];
-    }
-}
-
-template <class Key, class Value>
-std::size_t sort_pairs_workspace(std::int64_t) {
-    return primitive_workspace;
-}
-template <class Key, class Value>
-void sort_pairs(const Key* keys_in, Key* keys_out, const Value* values_in, Value* values_out, std::int64_t count,
-                void* workspace, std::size_t workspace_bytes, cudaStream_t) {
-    sort_pairs_by(keys_in, keys_out, values_in, values_out, count, workspace, workspace_bytes,
-                  [](Key a, Key b) { return a < b; });
-}
-
-template <class Key, class Value>
-std::size_t sort_pairs_descending_workspace(std::int64_t) {
-    return primitive_workspace;
-}
-template <class Key, class Value>
-void sort_pairs_descending(const Key* keys_in, Key* keys_out, const Value* values_in, Value* values_out,
-                           std::int64_t count, void* workspace, std::size_t workspace_bytes, cudaStream_t) {
-    sort_pairs_by(keys_in, keys_out, values_in, values_out, count, workspace, workspace_bytes,
-                  [](Key a, Key b) { return a > b; });
-}
-
-template <class T>
-std::size_t exclusive_sum_workspace(std::int64_t) {
-    return primitive_workspace;
-}
-template <class T>
-void exclusive_sum(const T* in, T* out, std::int64_t count, void* workspace, std::size_t workspace_bytes,
-                   cudaStream_t) {
-    const DeviceAccess access;
-    use_workspace(workspace, workspace_bytes, primitive_workspace, "a scan");
-    expect_device_array(in, count, "a scan");
-    expect_device_array(out, count, "a scan");
-    T sum{};
-    for (std::int64_t i = 0; i < count; ++i) {
-        const T next = static_cast<T>(sum + in[i]);
-        out[i] = sum;
-        sum = next;
     }
 }
 

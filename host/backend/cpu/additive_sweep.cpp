@@ -2,14 +2,13 @@
 #include "host/backend/cpu/chunks.h"
 #include "host/backend/cpu/gemm.h"
 #include "host/backend/cpu/quant_ops.h"
+#include "host/common/index_of.h"
 
 namespace pvtune::cpu {
 namespace {
 
 constexpr std::int64_t rows_per_chunk = 16;
 constexpr std::int64_t most_group = 16;
-
-std::size_t index_of(std::int64_t value) { return static_cast<std::size_t>(value); }
 
 /// The operands of a sweep and the buffers of its present block of columns.
 struct Sweep {

@@ -1,13 +1,12 @@
 #include "host/backend/cpu/quant_ops.h"
 #include "host/backend/cpu/row_tiles.h"
 #include "host/backend/cpu/scalar_rows.h"
+#include "host/common/index_of.h"
 
 #include <cmath>
 
 namespace pvtune::cpu {
 namespace {
-
-std::size_t index_of(std::int64_t value) { return static_cast<std::size_t>(value); }
 
 /// Rounds one column of a tile to the grids of its rows. errors = what is left of the weights.
 void round_column(const ScalarCodes& scalar, const float* weights, std::int64_t begin, std::int64_t end,
