@@ -52,6 +52,8 @@ class PvtuneModel:
         begins = [config.get(key) for key in ("bos_token_id", "eos_token_id")]
         begins = [token[0] if isinstance(token, list) else token for token in begins if token not in (None, [])]
         self.prefix = begins[0] if begins else 0  # what an empty context stands for
+        # As `pvtune generate --bos auto`, and as the harness does for these models.
+        self.begin = [self.prefix] if str(config.get("model_type", "")).startswith("gemma") else []
 
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
@@ -63,8 +65,8 @@ class PvtuneModel:
             return [self.prefix], self.encode(context + continuation)
         first, whole = self.encode(stripped), self.encode(context + continuation)
         if len(whole) <= len(first):
-            return first, self.encode(context[len(stripped):] + continuation)
-        return whole[: len(first)], whole[len(first) :]
+            return self.begin + first, self.encode(context[len(stripped):] + continuation)
+        return self.begin + whole[: len(first)], whole[len(first) :]
 
     def score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation and whether it is what greedy decoding gives."""
@@ -117,7 +119,7 @@ class PvtuneModel:
             raise Error(f"{self.pvtune}: cannot be started ({error.strerror}): run `make build`") from error
         if done.returncode != 0:
             raise Error(one_line(done.stderr) or f"{self.pvtune} {words[0]}: ended with status {done.returncode}")
-        return json.loads(done.stdout.splitlines()[-1])
+        return json.loads(done.stdout.rstrip("\n").rsplit("\n", 1)[-1])
 
 
 try:

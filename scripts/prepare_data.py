@@ -128,6 +128,8 @@ def check(arguments: argparse.Namespace) -> None:
     """What argparse cannot."""
     if arguments.sampling != "concat" and not (arguments.ctx and arguments.sequences):
         raise Error(f"--sampling {arguments.sampling}: needs --sequences and --ctx")
+    if arguments.dataset and arguments.join is not None:
+        raise Error("--join: a data set is joined as the papers do; leave the flag out")
     if (arguments.sequences or arguments.exclude) and not arguments.ctx:
         raise Error("--sequences and --exclude need --ctx, the tokens of a sequence")
     if arguments.exclude and arguments.overlap_tokens > arguments.ctx:

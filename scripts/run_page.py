@@ -91,7 +91,7 @@ def inspect(path: Path) -> dict[str, Any]:
         raise Error(f"{program}: is not there: run `make build` first, or leave --weights out") from None
     if done.returncode != 0:
         raise Error(one_line(done.stderr).removeprefix("pvtune: ") or f"pvtune inspect {path} failed")
-    result = json.loads(done.stdout.splitlines()[-1])
+    result = json.loads(done.stdout.rstrip("\n").rsplit("\n", 1)[-1])
     if result["kind"] != "weights":
         raise Error(f"{path}: is a {result['kind']} file: give the weights that a run wrote")
     return result

@@ -14,6 +14,7 @@ import environment  # noqa: F401,E402
 
 import argparse  # noqa: E402
 import json  # noqa: E402
+import signal  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -59,6 +60,7 @@ def main() -> None:
     if not arguments.tokenizer.is_file():
         raise Error(f"{arguments.tokenizer}: no such file")
     tokenizer, _ = load_tokenizer(arguments.tokenizer)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pvtune, which closes our input when it is done
     for line in sys.stdin.buffer:
         if line.strip():
             print(json.dumps(answer(tokenizer, line)), flush=True)

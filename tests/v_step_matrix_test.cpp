@@ -1,4 +1,4 @@
-// V steps of one small matrix against section 3 of the design in plain loops: moments, target, choice of groups with
+// V steps of one small matrix against plain loops: moments, target, choice of groups with
 // ties, the nearest codes by trying all, the trust ratio.
 #include "host/quant/additive.h"
 #include "host/tune/subspace.h"
@@ -89,7 +89,7 @@ protected:
         }
     }
 
-    /// Section 3 of the design in plain loops, on this fixture's state.
+    /// The V step in plain loops, on this fixture's state.
     struct Expected {
         Values second, buffer;
         std::vector<std::uint16_t> codes;

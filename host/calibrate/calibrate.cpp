@@ -7,6 +7,7 @@
 
 #include <array>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 
 namespace pvtune {
@@ -78,6 +79,12 @@ struct Calibration {
         for (std::size_t i = 0; i < inputs.size(); ++i) {
             values[i].resize(static_cast<std::size_t>(hessians[i].elements()));
             backend.download(values[i].data(), hessians[i]);
+            const auto stride = static_cast<std::size_t>(hessians[i].shape[1] + 1);
+            for (std::size_t at = 0; at < values[i].size(); at += stride) {
+                if (std::isfinite(values[i][at])) continue;
+                throw Error(job.model->path() + ": the inputs of " + model.blocks.front().matrices[inputs[i]].name +
+                            " are not finite: look at the model with pvtune eval, or use --precision f32");
+            }
         }
         for (std::size_t i = 0; i < matrices_per_block; ++i) {
             Matrix& matrix = model.blocks.front().matrices[i];
@@ -202,10 +209,16 @@ std::int64_t CalibrateSettings::sequences_together() const {
     return std::clamp<std::int64_t>(tokens_together / length, 1, std::min(sequences, block.batch));
 }
 
-void plan_calibration(Backend& planning, const ModelConfig& config, const CalibrateSettings& settings) {
+void plan_calibration(Backend& planning, const ModelConfig& config, const QuantizationSpec& spec,
+                      const CalibrateSettings& settings) {
     CalibrateJob job;
     job.settings = settings;
     const Calibration run(planning, job, config);
+    // Of the block at work; the matrix that is made beside the one of the block before it is part of the working
+    // copies.
+    for (const Matrix& matrix : run.model.blocks.front().matrices) {
+        allocate_quantized(planning, matrix.rows, matrix.columns, spec);
+    }
 }
 
 QuantizeResult calibrate_model(Backend& backend, const CalibrateJob& job,

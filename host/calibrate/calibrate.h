@@ -9,7 +9,7 @@
 
 namespace pvtune {
 
-/// Layer-by-layer quantisation (section 6 of the design).
+/// Layer-by-layer quantisation (docs/calibration.md).
 struct CalibrateSettings {
     std::int64_t sequences = 64;
     std::int64_t length = 1024;  ///< tokens a sequence
@@ -54,6 +54,7 @@ QuantizeResult calibrate_model(Backend& backend, const CalibrateJob& job,
                                const std::function<void(const CalibratedBlock&)>& progress);
 
 /// Allocates what calibrate_model() will, for a plan.
-void plan_calibration(Backend& planning, const ModelConfig& config, const CalibrateSettings& settings);
+void plan_calibration(Backend& planning, const ModelConfig& config, const QuantizationSpec& spec,
+                      const CalibrateSettings& settings);
 
 }  // namespace pvtune

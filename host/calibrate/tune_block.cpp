@@ -1,5 +1,7 @@
 #include "host/calibrate/tune_block.h"
 
+#include "io/error.h"
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -195,7 +197,11 @@ BlockTuneReport tune_block(Backend& backend, Model& model, std::int64_t index, c
     const std::int64_t first_held_out = std::min(trained, sequences - 1);  // of one sequence both are the same
     const auto [error, square] = tuner.evaluate(inputs, targets, first_held_out, sequences);
     BlockTuneReport report{error / square, error / square, 0};
-    if (!std::isfinite(error) || settings.epochs == 0) return report;
+    if (!std::isfinite(error)) {
+        throw Error("block " + std::to_string(index) +
+                    ": its outputs are not finite: look at the model with pvtune eval, or use --precision f32");
+    }
+    if (settings.epochs == 0) return report;
     double best = error;
     std::vector<std::vector<float>> kept = tuner.snapshot();
     for (int epoch = 0; epoch < settings.epochs; ++epoch) {

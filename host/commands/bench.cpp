@@ -2,6 +2,7 @@
 #include "host/bench/result.h"
 #include "host/bench/table.h"
 #include "host/commands/commands.h"
+#include "host/commands/flags.h"
 #include "host/common/disk.h"
 #include "host/common/interrupt.h"
 #include "host/common/plan.h"
@@ -183,7 +184,7 @@ void add_bench_command(CLI::App& app, CommonOptions& common) {
                      "CPU, 1b 7b 70b on cuda)")
         ->type_name("SHAPE...");
     command->add_option("--seconds", options->seconds, "time spent on each operation")
-        ->check(CLI::Range(0.0, 600.0))
+        ->check(real_range(0.0, 600.0))
         ->type_name("S")
         ->capture_default_str();
     CLI::Option* fingerprint =
@@ -199,8 +200,9 @@ void add_bench_command(CLI::App& app, CommonOptions& common) {
     command->footer(
         "Share: the time that the copy bandwidth or the rate of large matrix products, both measured in the same run,\n"
         "would allow, against the time it took. op@version is another version of what op does.\n"
-        "Fingerprints are the same in every run on a kind of processor or device, for any number of threads: they say\n"
-        "which operations a change makes compute other bits.\n"
+        "Fingerprints are the same in every run on a kind of processor or device, for any number of threads (but "
+        "products\n"
+        "in f32 on a CPU, which are oneDNN's): they say which operations a change makes compute other bits.\n"
         "Example: pvtune bench --op attention --precision bf16 --out before.json");
     command->callback([&common, options] { run(common, *options); });
 }

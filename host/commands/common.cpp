@@ -56,7 +56,8 @@ void add_common_flags(CLI::App& app, CommonOptions& common) {
             ->group(group);
         command->add_flag("--dry-run", common.dry_run, "print the plan (memory, work, disk) and start nothing")
             ->group(group);
-        command->add_flag("--quiet", common.quiet, "no progress and no messages, errors only")->group(group);
+        command->add_flag("--quiet", common.quiet, "no progress and no messages: the result and errors only")
+            ->group(group);
         command->add_flag("--json", common.json, "the result as one JSON object on the last line of standard output")
             ->group(group);
     }

@@ -1,4 +1,5 @@
 #include "host/commands/commands.h"
+#include "host/commands/flags.h"
 #include "host/common/interrupt.h"
 #include "host/common/memory.h"
 #include "host/common/plan.h"
@@ -24,6 +25,7 @@ struct EvalOptions {
     std::string tokens;
     std::int64_t ctx = 1024;
     std::int64_t windows = 0;
+    std::string bos = "auto";
 };
 
 /// Largest tensor as it is read: f32, and the file's type beside it.
@@ -76,7 +78,8 @@ void run(const CommonOptions& common, const EvalOptions& options) {
                     std::to_string(config.max_positions) + " positions: use a smaller one");
     }
     if (options.windows > (std::int64_t{1} << 40) / options.ctx) throw Error("--windows: too many");
-    const TokenText text = read_tokens(options.tokens, config.vocabulary, options.ctx, options.windows * options.ctx);
+    TokenText text = read_tokens(options.tokens, config.vocabulary, options.ctx, options.windows * options.ctx);
+    begin_windows(text, options.ctx, config, options.bos);
     if (!text.warning.empty()) message(common, "warning: " + text.warning);
     const std::int64_t windows = static_cast<std::int64_t>(text.tokens.size()) / options.ctx;
     if (windows < options.windows) {
@@ -136,6 +139,7 @@ void add_eval_command(CLI::App& app, CommonOptions& common) {
         ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40))
         ->type_name("N")
         ->capture_default_str();
+    add_bos_flag(*command, options->bos, "every window, in place of its first token,");
     command->footer(
         "Perplexity is exp of the mean negative log-likelihood of a token, lower is better; the first token\n"
         "of each window is not predicted.\n"

@@ -1,6 +1,7 @@
 #include "host/eval/generate.h"
 
 #include "host/commands/commands.h"
+#include "host/commands/flags.h"
 #include "host/common/interrupt.h"
 #include "host/common/memory.h"
 #include "host/common/plan.h"
@@ -24,7 +25,7 @@ namespace {
 struct GenerateOptions {
     std::string model;
     std::string tokenizer;
-    std::string prompt;
+    std::string prompt, bos = "auto";
     std::int64_t max_tokens = 64;
     SamplingSettings sampling;
 };
@@ -111,7 +112,10 @@ void run(const CommonOptions& common, const GenerateOptions& options) {
     const ModelConfig config = read_config(store);
     TokenizerProcess tokenizer(options.tokenizer);
     const std::vector<std::uint32_t> prompt = encode_prompt(tokenizer, options, config);
-    const std::int64_t capacity = static_cast<std::int64_t>(prompt.size()) + options.max_tokens;
+    std::vector<std::uint32_t> read = prompt;
+    const std::optional<std::uint32_t> begin = begin_token(config, options.bos);
+    if (begin && prompt.front() != *begin) read.insert(read.begin(), *begin);
+    const std::int64_t capacity = static_cast<std::int64_t>(read.size()) + options.max_tokens;
 
     const auto planning = make_backend(common, true);
     const Model planned = load_model(*planning, store, common.compute_type(), capacity, Residency::codes);
@@ -126,7 +130,7 @@ void run(const CommonOptions& common, const GenerateOptions& options) {
     Decoder decoder(*backend, model, capacity);
     const auto start = std::chrono::steady_clock::now();
     Tensor device_logits;
-    for (const std::uint32_t token : prompt) {
+    for (const std::uint32_t token : read) {
         stop_if_interrupted();
         device_logits = decoder.step(token);
     }
@@ -151,6 +155,7 @@ void run(const CommonOptions& common, const GenerateOptions& options) {
         if (generated < options.max_tokens) device_logits = decoder.step(next);
     }
     stream.end();
+    if (interrupted()) throw Interrupted("interrupted after " + std::to_string(generated) + " tokens");
     const double seconds = seconds_since(generation_start);
     const double rate = seconds > 0 ? static_cast<double>(generated) / seconds : 0;
     message(common, format("%lld tokens, %.1f tokens/s (prompt: %zu tokens in %.2f s), %s, %s",
@@ -187,13 +192,14 @@ void add_generate_command(CLI::App& app, CommonOptions& common) {
     command
         ->add_option("--temperature", options->sampling.temperature,
                      "0: always the most likely token; 1: as the model says")
-        ->check(CLI::Range(0.0, 100.0))
+        ->check(real_range(0.0, 100.0))
         ->type_name("T")
         ->capture_default_str();
     command->add_option("--top-p", options->sampling.top_p, "draw from the likeliest tokens that hold this probability")
-        ->check(CLI::Range(0.0, 1.0))
+        ->check(real_range(0.0, 1.0))
         ->type_name("P")
         ->capture_default_str();
+    add_bos_flag(*command, options->bos, "the prompt");
     command->footer(
         "The text goes to standard output as it grows; no chat template is applied.\n"
         "Example: pvtune generate --model q.h5 --tokenizer tokenizer.json --prompt \"The city of\"");

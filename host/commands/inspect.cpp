@@ -63,6 +63,7 @@ void inspect_other(const StoreReader& store, Json& result) {
 
 void run(const CommonOptions& common, const InspectOptions& options) {
     make_backend(common);  // refuses devices that this build lacks
+    if (!common.log.empty()) throw Error("--log: inspect has no steps to log; use --json");
     const StoreReader store(options.file, "");
     const std::string kind = store_kind(options.file);
     if (!options.against.empty() && kind != "weights") {
@@ -95,7 +96,9 @@ void run(const CommonOptions& common, const InspectOptions& options) {
 void add_inspect_command(CLI::App& app, CommonOptions& common) {
     auto options = std::make_shared<InspectOptions>();
     CLI::App* command = app.add_subcommand("inspect", "show what a file holds");
-    command->add_option("file", options->file, "weights, tokens or checkpoint file")->type_name("FILE")->required();
+    command->add_option("file", options->file, "weights, tokens, checkpoint or calibrated block file")
+        ->type_name("FILE")
+        ->required();
     command->add_flag("--tensors", options->tensors, "list every tensor, not the sums by kind");
     command->add_flag("--verify", options->verify, "read all data and compare it with the content hash");
     command->add_option("--against", options->against, "dense weights file: gives relative_mse = |W - What|^2 / |W|^2")

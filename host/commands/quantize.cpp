@@ -1,5 +1,6 @@
 #include "host/calibrate/calibrate.h"
 #include "host/commands/commands.h"
+#include "host/commands/flags.h"
 #include "host/common/disk.h"
 #include "host/common/interrupt.h"
 #include "host/common/memory.h"
@@ -24,7 +25,7 @@ struct QuantizeOptions {
     std::string model;
     std::string out;
     std::string tokens;  ///< to calibrate with; empty: without
-    std::string targets = "model";
+    std::string targets = "model", bos = "auto";
     std::int64_t activation_mebibytes = 4096;
     bool resume = false;
     QuantizationSpec spec;
@@ -69,7 +70,7 @@ Plan make_plan(const CommonOptions& common, const QuantizeOptions& options, cons
                const QuantizePlan& found) {
     const CalibrateSettings& settings = options.calibrate;
     const auto planning = make_backend(common, true);
-    plan_calibration(*planning, config, settings);
+    plan_calibration(*planning, config, options.spec, settings);
     Plan plan = plan_of(*planning);
     const std::int64_t tokens = settings.sequences * settings.length;
     const std::int64_t states = 2 * tokens * config.width * size_of(settings.precision);
@@ -77,11 +78,17 @@ Plan make_plan(const CommonOptions& common, const QuantizeOptions& options, cons
     // W, What, their products with H, what is left, a direction and targets; k-means' copies come before and are gone.
     constexpr std::int64_t copies = 8;
     plan.memory.push_back({"largest matrix (f32, working copies)", copies * found.largest * size_of(DType::f32)});
-    // As it came, as it is used, and its factor.
+    // As it is used and its factor; QuIP# has it between the transforms and factors it in f64 as well.
     const std::int64_t widest = std::max(config.width, config.intermediate);
-    plan.memory.push_back({"Hessian of a matrix (f32, working copies)", 3 * widest * widest * size_of(DType::f32)});
+    const std::int64_t hessians = options.spec.representation == "quip" ? 5 : 2;
+    plan.memory.push_back(
+        {"Hessian of a matrix (f32, working copies)", hessians * widest * widest * size_of(DType::f32)});
+    const std::int64_t attended = config.heads * config.head_dim;
+    const std::int64_t squares =
+        2 * config.width * config.width + attended * attended + config.intermediate * config.intermediate;
+    (common.device == "cuda" ? plan.host_memory : plan.memory)
+        .push_back({"Hessians of a block as they came (f32)", squares * size_of(DType::f32)});
     plan.memory.push_back({"embedding (f32)", 2 * found.largest_dense * size_of(DType::f32)});
-    plan.memory.push_back({"codes", found.bits / 8});
     // Hessians, targets and states: three passes forward; a pass of tuning is three more.
     plan.flops = forward_flops(config, tokens, settings.length) * (3 + 3 * settings.block.epochs);
     plan.bytes_read = found.bytes_read;
@@ -205,6 +212,7 @@ void run(const CommonOptions& common, QuantizeOptions options) {
         }
         const std::int64_t tokens = options.calibrate.sequences * options.calibrate.length;
         text = read_tokens(options.tokens, config.vocabulary, tokens, tokens);
+        begin_windows(text, options.calibrate.length, config, options.bos);
         if (!text.warning.empty()) message(common, "warning: " + text.warning);
     }
     const Plan plan = calibrated ? make_plan(common, options, config, found) : make_plan(found, options.spec);
@@ -242,27 +250,28 @@ void add_calibration(CLI::App& command, QuantizeOptions& options) {
     const std::string group = "Calibration";
     const auto count = CLI::Range(std::int64_t{1}, std::int64_t{1} << 40);
     CalibrateSettings& settings = options.calibrate;
-    const auto add = [&](const char* name, auto& value, const char* text) {
-        return command.add_option(name, value, text)->capture_default_str()->group(group);
-    };
     auto* calibrate = command
                           .add_option("--calibrate", options.tokens,
                                       "tokens file (or a folder of them): quantise block by block for the inputs that "
                                       "this text gives each matrix")
                           ->type_name("FILE")
                           ->group(group);
+    const auto add = [&](const char* name, auto& value, const char* text) {
+        return command.add_option(name, value, text)->capture_default_str()->group(group)->needs(calibrate);
+    };
     add("--sequences", settings.sequences, "sequences of the text")->check(count);
     add("--ctx", settings.length, "tokens a sequence")->check(CLI::Range(std::int64_t{2}, std::int64_t{1} << 30));
+    add_bos_flag(command, options.bos, "every sequence, in place of its first token,")->group(group)->needs(calibrate);
     add("--rounds", settings.additive.rounds,
-        "rounds of codes, then codebooks and scales, for each matrix (aqlm and vq): 1 is quickest, 4 better than 3")
+        "rounds of codes, then codebooks and scales, for each matrix (aqlm and vq): 1 is quickest")
         ->check(CLI::Range(0, 1000));
     add("--block-epochs", settings.block.epochs,
         "passes over the sequences, at most, that tune a block's codebooks, scales and norms; 0: none")
         ->check(CLI::Range(0, 1000));
     add("--block-batch", settings.block.batch, "sequences a step of that tuning")->check(count);
-    add("--block-lr", settings.block.rate, "rate of that tuning")->check(CLI::Range(0.0, 1.0));
+    add("--block-lr", settings.block.rate, "rate of that tuning")->check(real_range(0.0, 1.0));
     add("--block-held-out", settings.block.held_out, "share of the sequences that decides when it stops")
-        ->check(CLI::Range(0.0, 0.9));
+        ->check(real_range(0.0, 0.9));
     add("--block-targets", options.targets,
         "what it tunes towards: states of the unquantised model, or the unquantised block's outputs for the quantised "
         "model's states")

@@ -1,4 +1,5 @@
 #include "host/commands/commands.h"
+#include "host/commands/flags.h"
 #include "host/common/disk.h"
 #include "host/common/interrupt.h"
 #include "host/common/memory.h"
@@ -14,6 +15,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
@@ -26,7 +28,8 @@ namespace {
 struct TuneOptions {
     std::string model, teacher, tokens, out;
     std::string strategy = "pv-ste", subspace = "topk", schedule = "constant", activations = "auto", offload = "none",
-                order = "shuffled", lamb = "on", train_dense = "on", code_moment = "weight", code_buffer = "f32";
+                order = "shuffled", bos = "auto", lamb = "on", train_dense = "on", code_moment = "weight",
+                code_buffer = "f32";
     bool resume = false, keep_checkpoint = false;
     std::int64_t checkpoint_every = 100;
     TuneSettings settings;
@@ -34,6 +37,12 @@ struct TuneOptions {
     std::string checkpoint() const { return out + ".checkpoint"; }
     bool offloads(const char* what) const { return offload == what || offload == "all"; }
 };
+
+/// Largest tensor as it is read or written: f32, and the file's type beside it.
+constexpr std::int64_t bytes_while_reading = 8;
+
+/// A kill loses no more than this, however long a step takes.
+constexpr double most_seconds_unsaved = 600;
 
 /// Candidates that the device's beam search keeps in registers (cuda/assign_additive.cu).
 constexpr int most_device_beam = 8;
@@ -72,6 +81,7 @@ Inputs open_inputs(const TuneOptions& options) {
                     " positions: use a smaller one");
     }
     TokenText text = read_tokens(options.tokens, config.vocabulary, length);
+    begin_windows(text, length, config, options.bos);
     return {std::move(student), std::move(teacher), std::move(config), std::move(text)};
 }
 
@@ -99,16 +109,33 @@ Tuner make_tuner(Backend& backend, const CommonOptions& common, const TuneOption
 }
 
 /// Bytes of a checkpoint: codes and the f32 state of everything that is trained.
-std::int64_t checkpoint_bytes(const Plan& plan) {
+std::int64_t checkpoint_bytes(const Plan& plan, const TuneSettings& settings, const ModelConfig& config,
+                              DType precision) {
     std::int64_t bytes = 0;
+    // In f32 the products read what is trained: there are no copies, and the plan does not tell the teacher's from
+    // ours.
+    if (settings.train_dense && precision == DType::f32) {
+        bytes += (config.tied ? 1 : 2) * config.vocabulary * config.width * size_of(DType::f32);
+    }
     for (const Allocation& allocation : plan.memory) {
-        for (const char* kept : {"codes", "codebooks", "scales", "zeros", "second moment of codes",
-                                 "straight-through buffers", "mean gradients", "codes of earlier steps",
-                                 "f32 copies of embedding and head", "Adam moments", "norms and biases"}) {
+        for (const char* kept :
+             {"codes", "second moment of codes", "straight-through buffers", "mean gradients", "codes of earlier steps",
+              "f32 copies of embedding and head", "Adam moments", "norms and biases"}) {
             if (allocation.name == kept) bytes += allocation.bytes;
+        }
+        // Of the quantised matrix and of what is trained.
+        for (const char* kept : {"codebooks", "scales", "zeros"}) {
+            if (allocation.name == kept) bytes += 2 * allocation.bytes;
         }
     }
     return bytes;
+}
+
+/// What a run has on disk at most: a new checkpoint is whole before the old one goes, and so is the tuned model.
+std::int64_t disk_bytes(const TuneOptions& options, std::int64_t checkpoint) {
+    const std::int64_t old = options.checkpoint_every > 0 ? checkpoint : 0;
+    const auto model = static_cast<std::int64_t>(std::filesystem::file_size(options.model));
+    return old + std::max(checkpoint, model + (options.keep_checkpoint ? checkpoint : 0));
 }
 
 /// Decides --activations auto: a run that chose anew, by what memory its models have left, would not be the one
@@ -121,7 +148,9 @@ Plan make_plan(const CommonOptions& common, TuneOptions& options, const Inputs& 
     const TuneSettings& settings = options.settings;
     const double forward = forward_flops(inputs.config, settings.batch * settings.length, settings.length);
     plan.flops = static_cast<double>(settings.steps) * forward * (tuner.keeps_activations() ? 4 : 5);
-    plan.bytes_written = checkpoint_bytes(plan);
+    (common.device == "cuda" ? plan.host_memory : plan.memory)
+        .push_back({"reading", inputs.config.vocabulary * inputs.config.width * bytes_while_reading});
+    plan.bytes_written = disk_bytes(options, checkpoint_bytes(plan, settings, inputs.config, common.compute_type()));
     return plan;
 }
 
@@ -169,8 +198,20 @@ RunTotals tune(const CommonOptions& common, const TuneOptions& options, const In
                        common.quiet});
     progress.start_at(tuner.steps_done());
     RunTotals totals;
+    auto saved = std::chrono::steady_clock::now();
     const auto save = [&] {
         tuner.save_checkpoint(options.checkpoint(), common.command_line, source_of(common, inputs));
+        saved = std::chrono::steady_clock::now();
+    };
+    // The last checkpoint is as it was, and what is in memory is worth more than what a new one would keep.
+    const auto save_if_possible = [&] {
+        try {
+            save();
+        } catch (const Error& error) {
+            message(common,
+                    "warning: no checkpoint after step " + std::to_string(tuner.steps_done()) + ": " + error.what());
+            saved = std::chrono::steady_clock::now();
+        }
     };
     while (tuner.steps_done() < settings.steps) {
         std::vector<std::vector<std::uint32_t>> sequences;
@@ -179,7 +220,13 @@ RunTotals tune(const CommonOptions& common, const TuneOptions& options, const In
             sequences.emplace_back(tokens.begin(), tokens.end());
         }
         const StepReport report = tuner.step(sequences);
-        log.write(log_line(report, settings));
+        try {
+            log.write(log_line(report, settings));
+        } catch (const Error& error) {
+            save();
+            throw Error(std::string(error.what()) + "; the state is in " + options.checkpoint() +
+                        ": go on with the same command and --resume");
+        }
         progress.update(report.step, format("loss %.4f, %lld codes changed, %.2f s a step", report.loss,
                                             static_cast<long long>(report.changed), report.seconds));
         totals.seconds += report.seconds;
@@ -190,12 +237,22 @@ RunTotals tune(const CommonOptions& common, const TuneOptions& options, const In
             throw Interrupted("interrupted after step " + std::to_string(report.step) + "; the state is in " +
                               options.checkpoint() + ": go on with the same command and --resume");
         }
-        if (options.checkpoint_every > 0 && report.step % options.checkpoint_every == 0 &&
-            report.step < settings.steps) {
-            save();
-        }
+        const std::chrono::duration<double> unsaved = std::chrono::steady_clock::now() - saved;
+        const bool due = options.checkpoint_every > 0 &&
+                         (report.step % options.checkpoint_every == 0 || unsaved.count() > most_seconds_unsaved);
+        if (due && report.step < settings.steps) save_if_possible();
     }
     return totals;
+}
+
+/// --resume without a checkpoint is a new run, for jobs that always give it; but not over what such a run has finished.
+void refuse_to_repeat(const TuneOptions& options) {
+    if (!std::filesystem::exists(options.out) || store_kind(options.out) != "weights") return;
+    const StoreReader finished(options.out, "weights");
+    if (!finished.has_attribute("/", "step")) return;
+    throw Error(
+        options.out + ": is finished, at step " + std::to_string(finished.integer("/", "step")) +
+        ", and kept no checkpoint (--keep-checkpoint): name another --out, or leave --resume out to start again");
 }
 
 void run(const CommonOptions& common, TuneOptions options) {
@@ -222,13 +279,16 @@ void run(const CommonOptions& common, TuneOptions options) {
     const Plan plan = make_plan(common, options, inputs);
     if (common.dry_run) return print_plan(*backend, plan, common.json);
     check_fits(*backend, plan, "use a smaller --micro-batch or --ctx, or --activations recompute");
-    check_disk(options.out, plan.bytes_written);
+    std::error_code none;
+    const auto replaced = std::filesystem::file_size(options.checkpoint(), none);
+    check_disk(options.out, plan.bytes_written - (none ? 0 : static_cast<std::int64_t>(replaced)), 2);
 
     std::unique_ptr<StoreReader> checkpoint;
     if (options.resume) {
         if (std::filesystem::exists(options.checkpoint())) {
             checkpoint = std::make_unique<StoreReader>(options.checkpoint(), "checkpoint");
         } else {
+            refuse_to_repeat(options);
             message(common, "no checkpoint " + options.checkpoint() + "; starting at step 0");
         }
     }
@@ -270,15 +330,15 @@ void run(const CommonOptions& common, TuneOptions options) {
 }
 
 void add_rates(CLI::App& command, TuneSettings& settings, TuneOptions& options) {
-    const auto positive = CLI::Range(0.0, 1e6);
+    const auto positive = real_range(0.0, 1e6);
     command.add_option("--lr", settings.rate, "rate of codebooks, scales, norms, embedding")
         ->check(positive)
         ->capture_default_str();
     command.add_option("--beta1", settings.beta1, "Adam's, of the P step")
-        ->check(CLI::Range(0.0, 0.9999))
+        ->check(real_range(0.0, 0.9999))
         ->capture_default_str();
     command.add_option("--beta2", settings.beta2, "Adam's, of the P step")
-        ->check(CLI::Range(0.0, 0.99999))
+        ->check(real_range(0.0, 0.99999))
         ->capture_default_str();
     command
         .add_option("--code-lr", settings.code_rate,
@@ -291,7 +351,7 @@ void add_rates(CLI::App& command, TuneSettings& settings, TuneOptions& options) 
         ->check(positive)
         ->capture_default_str();
     command.add_option("--code-beta2", settings.code_beta2, "second-moment decay of the V step")
-        ->check(CLI::Range(0.0, 0.99999))
+        ->check(real_range(0.0, 0.99999))
         ->capture_default_str();
     command
         .add_option("--code-moment", options.code_moment,
@@ -316,16 +376,16 @@ void add_rates(CLI::App& command, TuneSettings& settings, TuneOptions& options) 
     command
         .add_option("--final-rate", settings.final_rate,
                     "share of the rates that is left at the last step of a falling schedule")
-        ->check(CLI::Range(0.0, 1.0))
+        ->check(real_range(0.0, 1.0))
         ->capture_default_str();
 }
 
 void add_v_step(CLI::App& command, TuneSettings& settings, TuneOptions& options) {
-    const auto positive = CLI::Range(0.0, 1e6);
-    const auto temperature = CLI::Range(1e-3, 1e3);
+    const auto positive = real_range(0.0, 1e6);
+    const auto temperature = real_range(1e-3, 1e3);
     const auto count = CLI::Range(std::int64_t{1}, std::int64_t{1} << 40);
     command.add_option("--tau", settings.tau, "share of a matrix's groups that a V step may re-assign")
-        ->check(CLI::Range(0.0, 1.0))
+        ->check(real_range(0.0, 1.0))
         ->capture_default_str();
     command
         .add_option("--trust-ratio", settings.trust_ratio,
@@ -407,6 +467,7 @@ void add_tune_command(CLI::App& app, CommonOptions& common) {
     command->add_option("--ctx", settings.length, "tokens a sequence")
         ->check(CLI::Range(std::int64_t{2}, std::int64_t{1} << 30))
         ->capture_default_str();
+    add_bos_flag(*command, options->bos, "every sequence, in place of its first token,");
     command->add_option("--order", options->order, "of the sequences: a new shuffle every epoch, or as in the file")
         ->check(CLI::IsMember({"shuffled", "sequential"}))
         ->capture_default_str();
@@ -427,12 +488,15 @@ void add_tune_command(CLI::App& app, CommonOptions& common) {
         ->check(CLI::IsMember({"none", "teacher", "inputs", "all"}))
         ->capture_default_str();
     command
-        ->add_option("--checkpoint-every", options->checkpoint_every,
-                     "steps between checkpoints (OUT.checkpoint); 0: only on Ctrl-C")
+        ->add_option(
+            "--checkpoint-every", options->checkpoint_every,
+            "steps between checkpoints (OUT.checkpoint), also written after 10 minutes without one; 0: only on "
+            "Ctrl-C")
         ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40))
         ->capture_default_str();
     command->add_flag("--keep-checkpoint", options->keep_checkpoint,
-                      "leave one at the end, so that --resume with more --steps goes on");
+                      "leave one at the end, so that --resume with more --steps goes on (--schedule constant: falling "
+                      "rates depend on --steps)");
     command->add_flag("--resume", options->resume,
                       "go on from OUT.checkpoint; the result has the bits of a run that was not stopped");
     command->footer(

@@ -12,7 +12,7 @@
 
 namespace pvtune {
 
-void check_disk(const std::string& path, std::int64_t bytes) {
+void check_disk(const std::string& path, std::int64_t bytes, std::int64_t files) {
     namespace fs = std::filesystem;
     std::error_code code;
     if (path.empty()) throw Error("--out: an empty name: name a file");
@@ -36,8 +36,8 @@ void check_disk(const std::string& path, std::int64_t bytes) {
     }
     rlimit largest{};
     if (getrlimit(RLIMIT_FSIZE, &largest) == 0 && largest.rlim_cur != RLIM_INFINITY &&
-        largest.rlim_cur < static_cast<rlim_t>(bytes)) {
-        throw Error(path + ": needs " + bytes_text(bytes) + " but files are limited to " +
+        largest.rlim_cur < static_cast<rlim_t>(bytes / files)) {
+        throw Error(path + ": needs " + bytes_text(bytes / files) + " but files are limited to " +
                     bytes_text(static_cast<std::int64_t>(largest.rlim_cur)) + ": raise the limit (ulimit -f)");
     }
 }

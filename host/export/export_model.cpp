@@ -171,7 +171,7 @@ std::vector<std::string> tokenizer_files(const std::string& folder) {
         const std::string path = (fs::path(folder) / name).string();
         if (!fs::is_regular_file(path, code)) continue;
         files.push_back(path);
-        tokenizer |= files.size() == 1 && !std::string(name).starts_with("tokenizer_config");
+        tokenizer |= std::string(name).starts_with("tokenizer.") || std::string(name) == "vocab.json";
     }
     if (!tokenizer)
         throw Error(folder +

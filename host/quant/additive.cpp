@@ -44,9 +44,14 @@ void check_columns(const std::string& name, std::int64_t columns, int group) {
 
 AdditiveRepresentation::AdditiveRepresentation(Backend& backend, std::int64_t rows, std::int64_t columns,
                                                const QuantizationSpec& spec)
-    : rows_(rows), columns_(columns), group_(spec.group), books_(spec.codebooks), code_bits_(spec.code_bits) {
+    : memory_(backend),
+      rows_(rows),
+      columns_(columns),
+      group_(spec.group),
+      books_(spec.codebooks),
+      code_bits_(spec.code_bits) {
     assert(columns % group_ == 0);
-    Arena& arena = backend.arena();
+    Arena& arena = memory_.arena();
     additive_.codes = arena.allocate("codes", code_type(code_bits_), {rows, columns / group_, books_});
     additive_.codebooks = arena.allocate("codebooks", DType::f32, {books_, std::int64_t{1} << code_bits_, group_});
     additive_.scales = arena.allocate("scales", DType::f32, {rows});

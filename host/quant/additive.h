@@ -1,5 +1,6 @@
 #pragma once
 
+#include "host/quant/own_memory.h"
 #include "host/quant/representation.h"
 
 namespace pvtune {
@@ -8,7 +9,7 @@ namespace pvtune {
 /// AQLM with several ("aqlm"; Egiazarian et al. 2024). Codes are u8 up to 8 bits and u16 above.
 class AdditiveRepresentation : public Representation {
 public:
-    /// Allocates codes, codebooks and scales in the arena of the run, all zero.
+    /// Allocates codes, codebooks and scales, all zero.
     AdditiveRepresentation(Backend& backend, std::int64_t rows, std::int64_t columns, const QuantizationSpec& spec);
 
     std::string name() const override { return books_ == 1 ? "vq" : "aqlm"; }
@@ -59,6 +60,7 @@ public:
                 std::span<const float> scales);
 
 private:
+    OwnMemory memory_;
     std::int64_t rows_;
     std::int64_t columns_;
     std::int64_t group_;

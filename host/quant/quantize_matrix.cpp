@@ -3,8 +3,18 @@
 #include "host/quant/additive.h"
 #include "host/quant/gptq.h"
 #include "host/quant/quip.h"
+#include "host/quant/scalar.h"
 
 namespace pvtune {
+
+std::unique_ptr<Representation> allocate_quantized(Backend& backend, std::int64_t rows, std::int64_t columns,
+                                                   const QuantizationSpec& spec) {
+    if (spec.representation == "scalar") return std::make_unique<ScalarRepresentation>(backend, rows, columns, spec);
+    if (spec.representation == "quip") {
+        return std::make_unique<QuipRepresentation>(backend, rows, columns, spec.code_bits, true);
+    }
+    return std::make_unique<AdditiveRepresentation>(backend, rows, columns, spec);
+}
 
 std::unique_ptr<Representation> quantize_matrix(Backend& backend, const std::string& name,
                                                 std::span<const float> weight, std::int64_t rows, std::int64_t columns,

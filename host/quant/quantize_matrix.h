@@ -4,6 +4,10 @@
 
 namespace pvtune {
 
+/// Memory for the codes and parameters that quantize_matrix() gives for the spec, all zero.
+std::unique_ptr<Representation> allocate_quantized(Backend& backend, std::int64_t rows, std::int64_t columns,
+                                                   const QuantizationSpec& spec);
+
 /// Quantises weight [rows, columns] as the spec says. hessian (f32 [columns, columns], symmetric, not damped) is the
 /// sum of x x^T over the inputs x of the matrix: the result has the least tr((W - What) H (W - What)^T) that its method
 /// reaches; empty: the least |W - What|^2. Throws Error that names `name` for weights that are not finite and columns

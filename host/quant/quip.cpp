@@ -63,9 +63,9 @@ std::int64_t quip_bits(int code_bits, std::int64_t rows, std::int64_t columns, b
 
 QuipRepresentation::QuipRepresentation(Backend& backend, std::int64_t rows, std::int64_t columns, int code_bits,
                                        bool signs)
-    : rows_(rows), columns_(columns), code_bits_(code_bits), signs_(signs) {
+    : memory_(backend), rows_(rows), columns_(columns), code_bits_(code_bits), signs_(signs) {
     assert(columns % lattice_group == 0 && code_bits >= 2 && code_bits <= 4);
-    Arena& arena = backend.arena();
+    Arena& arena = memory_.arena();
     lattice_.codes = arena.allocate("codes", DType::u8, {rows, columns / lattice_group, code_bits});
     lattice_.scale = arena.allocate("scales", DType::f32, {1});
     lattice_.left = arena.allocate("scales", DType::f32, {rows});

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "host/quant/initialize.h"
+#include "host/quant/own_memory.h"
 #include "host/quant/representation.h"
 
 namespace pvtune {
@@ -10,7 +11,7 @@ namespace pvtune {
 /// Codes stand for the matrix X between the transforms: V steps seek them there.
 class QuipRepresentation : public Representation {
 public:
-    /// Allocates in the arena of the run, all zero. signs: whether left and right are stored in 1 bit each or in 16.
+    /// Allocates all of it, zero. signs: whether left and right are stored in 1 bit each or in 16.
     QuipRepresentation(Backend& backend, std::int64_t rows, std::int64_t columns, int code_bits, bool signs);
 
     std::string name() const override { return "quip"; }
@@ -69,6 +70,7 @@ public:
     static constexpr std::int64_t lattice_group = 8;
 
 private:
+    OwnMemory memory_;
     std::int64_t rows_;
     std::int64_t columns_;
     int code_bits_;  ///< a weight, so bytes a group of 8

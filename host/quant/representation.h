@@ -11,9 +11,9 @@
 
 namespace pvtune {
 
-/// A continuous parameter of a quantised matrix: what a P step moves. value is f32 in the arena of the run.
+/// A continuous parameter of a quantised matrix: what a P step moves. value is f32, in memory of the matrix.
 struct ContinuousParameter {
-    std::string name;  ///< "codebooks", "scales", "zeros"
+    std::string name;  ///< "codebooks", "scales", "zeros"; of quip "scale", "left", "right"
     Tensor value;
 };
 
@@ -29,7 +29,7 @@ public:
     virtual std::int64_t group() const = 0;
     std::int64_t groups() const { return rows() * (columns() / group()); }
 
-    /// Bits of the matrix as stored: codes, codebooks and scales.
+    /// Bits of the matrix as stored: codes and continuous parameters, signs of quip too.
     virtual std::int64_t bits() const = 0;
 
     /// weight [rows, columns] f32 or bf16.

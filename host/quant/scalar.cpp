@@ -55,8 +55,8 @@ std::int64_t scalar_bits(const QuantizationSpec& spec, std::int64_t rows, std::i
 
 ScalarRepresentation::ScalarRepresentation(Backend& backend, std::int64_t rows, std::int64_t columns,
                                            const QuantizationSpec& spec)
-    : spec_(spec) {
-    Arena& arena = backend.arena();
+    : memory_(backend), spec_(spec) {
+    Arena& arena = memory_.arena();
     const std::int64_t grids = grids_of(spec, columns);
     scalar_.codes = arena.allocate("codes", DType::u8, {rows, columns});
     scalar_.scales = arena.allocate("scales", DType::f32, {rows, grids});

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "host/quant/own_memory.h"
 #include "host/quant/representation.h"
 
 namespace pvtune {
@@ -9,7 +10,7 @@ namespace pvtune {
 /// zeros are both continuous; the V step moves one weight at a time.
 class ScalarRepresentation : public Representation {
 public:
-    /// Allocates codes, scales and zeros in the arena of the run, all zero.
+    /// Allocates codes, scales and zeros, all zero.
     ScalarRepresentation(Backend& backend, std::int64_t rows, std::int64_t columns, const QuantizationSpec& spec);
 
     std::string name() const override { return "scalar"; }
@@ -62,6 +63,7 @@ public:
                 std::span<const float> zeros);
 
 private:
+    OwnMemory memory_;
     QuantizationSpec spec_;
     ScalarCodes scalar_;
 };

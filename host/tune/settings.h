@@ -85,7 +85,7 @@ std::string name_of(Subspace subspace);
 CodeMoment parse_code_moment(const std::string& name);
 Schedule parse_schedule(const std::string& name);
 
-/// What a resumed run must agree in, as JSON text: everything but the number of steps.
+/// What a resumed run must agree in, as JSON text: everything but, at constant rates, the number of steps.
 std::string settings_json(const TuneSettings& settings);
 
 }  // namespace pvtune

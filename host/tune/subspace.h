@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-/// Which groups a V step searches, and how many of them may change (section 4 of the design).
+/// Which groups a V step searches, and how many of them may change (docs/tuning.md).
 namespace pvtune {
 
 /// Bins of Ops::score_histogram.

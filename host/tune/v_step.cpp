@@ -145,8 +145,10 @@ void record(const Search& search, const VState& state, const VScratch& scratch) 
 VState allocate_v_state(Arena& arena, const Matrix& matrix, const TuneSettings& settings) {
     VState state;
     const std::int64_t shared = moment_group(matrix, settings);
+    // bf16 has 8 bits: a smaller share of what is new than this is rounded away, and the moment would stand still.
+    const DType moment = settings.code_beta2 <= 0.99F ? matrix.weight.dtype : DType::f32;
     state.second_moment =
-        shared == 1 ? arena.allocate("second moment of codes", matrix.weight.dtype, {matrix.rows, matrix.columns})
+        shared == 1 ? arena.allocate("second moment of codes", moment, {matrix.rows, matrix.columns})
                     : arena.allocate("second moment of codes", DType::f32, {matrix.rows, matrix.columns / shared});
     if (settings.straight_through()) {
         state.buffer = arena.allocate("straight-through buffers", settings.narrow_buffer ? DType::bf16 : DType::f32,

@@ -51,7 +51,7 @@ struct VTurn {
     std::int64_t budget = 1;  ///< groups that may change
 };
 
-/// One V step on a quantised matrix: section 3 of the design, "One PV step", by any strategy of section 4.
+/// One V step on a quantised matrix, by any strategy of docs/tuning.md.
 /// matrix.weight must hold the dequantised weights that the gradient was taken at; where the representation has a code
 /// space the gradient is left in it.
 /// Leaves what `state` reports for a look at the end of the tuning step.

@@ -113,7 +113,7 @@ def gemm_rate(bundle: Bundle, _training: Training, limit: float) -> Record:
 
 
 def tune(bundle: Bundle, training: Training, limit: float) -> Record:
-    if training.done["model"]["outcome"] != "passed":
+    if training.done.get("model", {}).get("outcome") != "passed":
         return not_run("there is no model")
     log, out = bundle.scratch / "training.jsonl", bundle.scratch / "trained.h5"
     log.unlink(missing_ok=True)

@@ -122,6 +122,7 @@ TEST_F(CudaTuning, ANanInTheTeacherStopsTheRunAndIsNamed) {
     const auto spoil = [](Model&, Model& teacher) {
         const float nan = std::numeric_limits<float>::quiet_NaN();
         const Tensor norm = teacher.blocks[1].norms[mlp_norm];
+        check(cudaDeviceSynchronize(), "the upload of the model, on a stream of its own");
         check(cudaMemcpy(norm.data, &nan, sizeof(nan), cudaMemcpyHostToDevice), "a NaN");
     };
     Session session(folder_, settings_of(Strategy::pv), {.backend = cuda_backend, .spoil = spoil});

@@ -303,6 +303,11 @@ class Dense(ExportTest):
         for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
             self.assertEqual((out / name).read_bytes(), (self.tiny / name).read_bytes())
         self.assertNotEqual((out / "config.json").read_text(), (self.tiny / "config.json").read_text())
+        bare = self.here / "bare"
+        bare.mkdir()
+        (bare / "generation_config.json").write_text("{}")
+        self.refused(run("export", "--model", self.tiny_model, "--format", "hf-dense", "--tokenizer-from", bare, "--out",
+                         self.here / "none"), str(bare), "tokenizer.json", nothing_at=self.here / "none")
 
 
 class Refusing(ExportTest):

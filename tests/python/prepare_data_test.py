@@ -171,6 +171,7 @@ class Sources(PrepareTest):
                                   ("g.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 99)[:-9], "cannot be decompressed")):
             self.refuse(*self.common("--from", write(name, data)), says=words)
         self.refuse(*self.common("--from", "none.txt"), says="none.txt: no such file")
+        self.refuse(*self.common("--dataset", "c4", "--join", " "), says="--join: a data set is joined")
         self.refuse(*self.common(out="no/where.h5"), says="no such folder")
         self.refuse(*self.common("--sampling", "biased"), says="needs --sequences and --ctx")
         self.refuse(*self.common("--sequences", 2), says="need --ctx")

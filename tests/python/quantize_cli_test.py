@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-from cli_test import PVTUNE, VOCABULARY, CommandLine, run, tokenize
+import numpy as np
+from cli_test import PVTUNE, VOCABULARY, CommandLine, run, tensors, tokenize, write_folder
 
 FLAGS = {"--code-bits": 4, "--group": 8, "--sequences": 20, "--ctx": 32, "--block-epochs": 2, "--threads": 1}
 
@@ -56,6 +57,28 @@ class Calibrating(CalibrateTest):
         self.assertEqual(json.loads(h5py.File(out).attrs["quantization"])["representation"], "aqlm")
         self.result(run("eval", "--model", out, "--tokens", self.tokens, "--ctx", 64, "--json"))
         self.assertTrue(self.result(run("inspect", out, "--json"))["bits_per_weight"] > 0)
+
+    def test_inputs_that_are_not_finite(self) -> None:
+        weights = tensors()
+        weights["model.layers.1.input_layernorm.weight"] = np.full(32, 2e38, np.float32)
+        model = self.here / "large.h5"
+        self.result(run("import", "--from", write_folder(self.here / "hf", weights), "--out", model, "--json"))
+        for representation in ("aqlm", "vq", "scalar", "quip"):
+            with self.subTest(representation):
+                bits = 4 if representation in ("aqlm", "vq") else None
+                group = 8 if representation in ("aqlm", "vq") else None
+                out = self.here / "q.h5"
+                done = self.calibrate(out, "--quiet", model=model, representation=representation, code_bits=bits, group=group)
+                self.refused(done, str(model), "model.layers.1.self_attn.q_proj.weight", "not finite")
+                self.assertFalse(out.exists())
+                shutil.rmtree(f"{out}.calibration")  # of the blocks before it
+
+    def test_flags_of_a_calibration_without_one(self) -> None:
+        out = self.here / "q.h5"
+        for flag, value in (("--sequences", 4), ("--rounds", 2), ("--block-lr", 0.1), ("--bos", "on")):
+            self.refused(run("quantize", "--model", self.model, "--out", out, flag, value), flag, "--calibrate",
+                         nothing_at=out)
+        self.refused(self.calibrate(out, block_lr="nan"), "--block-lr", "not a number", nothing_at=out)
 
     def test_states_in_files_give_the_same_bits(self) -> None:
         for precision in ("f32", "bf16"):

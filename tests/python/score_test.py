@@ -3,14 +3,17 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import types
 import unittest
+from unittest import mock
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import h5py
 import numpy as np
 
 from cli_test import CommandLine, PVTUNE, ROOT, VOCABULARY, run
@@ -145,6 +148,21 @@ class Adapter(CommandLine):
         found = lm.loglikelihood([SimpleNamespace(args=("w5 w6", " w7")), SimpleNamespace(args=("", "w7"))])
         self.assertEqual(found, lm.pvtune_model.score([([5, 6], [7]), ([2], [7])]))  # 2: eos stands for no context
         self.assertEqual(len(found[0]), 2)
+
+    def test_a_gemma_reads_no_context_without_its_first_token(self) -> None:
+        with h5py.File(shutil.copy(self.model, self.here / "gemma.h5"), "r+") as store:
+            config = json.loads(bytes(store.attrs["config"]))
+            del store.attrs["config"]
+            store.attrs["config"] = np.bytes_(json.dumps({**config, "model_type": "gemma2", "bos_token_id": 1}))
+        lm = lm_eval_adapter.PvtuneModel(model=self.here / "gemma.h5", tokenizer=self.tokenizer)
+        self.assertEqual(lm.encode_pair("w5 w6", " w7"), ([1, 5, 6], [7]))
+        self.assertEqual(lm.encode_pair("", "w7"), ([1], [7]))
+
+    def test_lines_that_only_unicode_ends(self) -> None:
+        lm = self.lm(ctx=64).pvtune_model
+        with mock.patch.object(lm_eval_adapter.subprocess, "run") as run_it:
+            run_it.return_value = SimpleNamespace(returncode=0, stdout='w5\u2028w6\n{"text": "w5\u2028w6 w7"}\n', stderr="")
+            self.assertEqual(lm._run("generate")["text"], "w5\u2028w6 w7")
 
     def test_rolling_predicts_every_token_once(self) -> None:
         tokens = [3 + i * 7 % 50 for i in range(21)]

@@ -149,6 +149,34 @@ class Running(TuneTest):
                 relaxed = self.result(run("inspect", out, "--json"))
                 self.assertGreater(relaxed["bits_per_weight"], inspected["bits_per_weight"])
 
+    def test_windows_that_begin_with_the_models_token(self) -> None:
+        folder = write_folder(self.here / "hf", tensors(), {**CONFIG, "bos_token_id": 1})
+        model, quantized = self.here / "model.h5", self.here / "q.h5"
+        self.result(run("import", "--from", folder, "--out", model, "--json"))
+        self.result(run("quantize", "--model", model, "--code-bits", 4, "--out", quantized, "--json"))
+        with h5py.File(self.tokens) as store:
+            ids = store["tokens"][...]
+        ids[::16] = 1
+        begun = tokenize(self.here, self.tokenizer, ids.tolist(), self.here / "begun.h5")
+
+        def losses(**changes: Any) -> list[float]:
+            log = self.here / "log.jsonl"
+            self.result(self.tune(self.here / "out.h5", "--json", model=quantized, teacher=model, steps=3, log=log,
+                                  **changes))
+            return [json.loads(line)["loss"] for line in log.read_text().splitlines()]
+
+        self.assertEqual(losses(bos="on"), losses(tokens=begun))
+        self.assertNotEqual(losses(bos="on"), losses())
+        self.assertEqual(losses(bos="off"), losses(), "a Llama has none by itself")
+
+        def perplexity(tokens: Path, *flags: str) -> float:
+            return self.result(run("eval", "--model", quantized, "--tokens", tokens, "--ctx", 16, "--json",
+                                   *flags))["perplexity"]
+
+        self.assertEqual(perplexity(self.tokens, "--bos", "on"), perplexity(begun))
+        self.assertNotEqual(perplexity(self.tokens), perplexity(begun))
+        self.refused(self.tune(self.here / "none.h5", bos="on"), "--bos on", "bos_token_id")
+
     def test_runs_repeat_and_seeds_differ(self) -> None:
         hashes = [self.result(self.tune(self.here / f"{i}.h5", "--json", steps=2, seed=seed))["content_hash"]
                   for i, seed in enumerate((5, 5, 6))]
@@ -196,7 +224,7 @@ class Stopping(TuneTest):
         return self.result(self.tune(out, "--json", "--resume", **changes))
 
     def test_interrupt_and_resume(self) -> None:
-        for sent in (signal.SIGINT, signal.SIGTERM):
+        for sent in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             with self.subTest(sent):
                 out, log = self.here / f"{sent}.h5", self.here / f"{sent}.jsonl"
                 process = self.begin(out, steps=100_000, log=log)
@@ -248,6 +276,15 @@ class Stopping(TuneTest):
 
     def test_resume_without_a_checkpoint_starts(self) -> None:
         self.assertEqual(self.resumed(self.here / "out.h5", steps=2)["content_hash"], self.uninterrupted(steps=2))
+
+    def test_a_finished_run_is_not_repeated(self) -> None:
+        out = self.here / "out.h5"
+        self.result(self.tune(out, "--json", steps=2))
+        content = out.read_bytes()
+        for steps in (2, 4):
+            self.refused(self.tune(out, "--resume", steps=steps), str(out), "finished, at step 2", "--keep-checkpoint")
+        self.assertEqual(out.read_bytes(), content)
+        self.result(self.tune(out, "--json", steps=2))
 
     def test_what_a_resumed_run_must_agree_in(self) -> None:
         out, log = self.here / "out.h5", self.here / "log.jsonl"
@@ -350,7 +387,8 @@ class Refusing(TuneTest):
         self.refuse("step 2", "not finite", steps=5, lr=1e6, lamb="off", code_lr=1)
 
     def test_nan_rate(self) -> None:
-        self.refuse("--lr", steps=1, lr="nan")
+        for flag in ("lr", "tau", "final_rate"):
+            self.refuse("--" + flag.replace("_", "-"), "not a number", steps=1, **{flag: "nan"})
 
     def test_full_disk(self) -> None:
         def limit(size: int) -> Any:
@@ -365,9 +403,34 @@ class Refusing(TuneTest):
         for allowed in (4_000, size // 2, size - 100):
             with self.subTest(allowed):
                 self.refuse("out.h5", preexec=limit(allowed))
-        # Room for what the plan counts and not for all of a checkpoint: the disk is full in the middle of the run.
-        plan = self.result(self.tune(self.here / "out.h5", "--dry-run", "--json"))
-        self.refuse("out.h5.checkpoint", steps=6, checkpoint_every=2, preexec=limit(plan["bytes_written"] + 64))
+        # Room for what the plan counts and not for all of a checkpoint: a run that cannot save goes on, and says so.
+        out = self.here / "out.h5"
+        plan = self.result(self.tune(out, "--dry-run", "--json"))
+        done = self.tune(out, "--json", steps=6, checkpoint_every=2, preexec=limit(plan["bytes_written"] // 2 + 64))
+        self.result(done)
+        for step in (2, 4):
+            self.assertIn(f"warning: no checkpoint after step {step}: {out}.checkpoint", done.stderr)
+        self.assertEqual(self.files_of(out), [out.name])
+
+    def test_plan_has_room_for_two_checkpoints(self) -> None:
+        for precision in ("f32", "bf16"):
+            out = self.here / f"{precision}.h5"
+            plan = self.result(self.tune(out, "--dry-run", "--json", precision=precision))
+            self.result(self.tune(out, "--json", "--keep-checkpoint", steps=1, precision=precision))
+            with h5py.File(str(out) + ".checkpoint") as checkpoint:
+                sizes: list[int] = []
+                checkpoint.visititems(lambda _, item: sizes.append(item.size * item.id.get_type().get_size()
+                                                                   if isinstance(item, h5py.Dataset) else 0))
+            self.assertGreaterEqual(plan["bytes_written"], 2 * sum(sizes), precision)
+            self.assertLess(plan["bytes_written"], 2.5 * sum(sizes), precision)
+
+    def test_a_log_that_cannot_be_written_keeps_the_state(self) -> None:
+        out = self.here / "out.h5"
+        self.refused(self.tune(out, steps=4, log="/dev/full"), "/dev/full", f"{out}.checkpoint", "--resume")
+        self.assertEqual(self.files_of(out), [out.name + ".checkpoint"])
+        resumed = self.result(self.tune(out, "--json", "--resume", steps=4))["content_hash"]
+        straight = self.result(self.tune(self.here / "straight.h5", "--json", steps=4))["content_hash"]
+        self.assertEqual(resumed, straight)
 
 
 if __name__ == "__main__":

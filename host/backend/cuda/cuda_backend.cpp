@@ -16,8 +16,8 @@ namespace {
 
 /// mma.sync on bf16 and cp.async: A100, RTX 30 and newer.
 constexpr int oldest_compute_capability = 80;
-/// What a plan is held against on a machine without a device.
-constexpr std::int64_t memory_of_a_planned_device = std::int64_t{80} << 30;
+/// What a plan is held against on a machine without a device: one of 80 GB, of which contexts take some.
+constexpr std::int64_t memory_of_a_planned_device = std::int64_t{79} << 30;
 constexpr std::int64_t cache_of_a_planned_device = 50 << 20;
 /// Of a device's free memory: fragments, the library's workspaces, kernels' code.
 constexpr std::int64_t memory_reserve = std::int64_t{512} << 20;
@@ -59,7 +59,8 @@ public:
         cuda::check(cudaMemcpyAsync(to.data, from, static_cast<std::size_t>(to.bytes()), cudaMemcpyHostToDevice,
                                     compute_.stream),
                     "a copy to the device");
-        // A pageable source may be gone when this returns; the runtime has staged it by then.
+        // The source may be gone when this returns, and not every device stages pageable memory before.
+        cuda::check(cudaStreamSynchronize(compute_.stream), "a copy to the device");
     }
     void download(void* to, Tensor from) override {
         if (from.elements() == 0) return;
@@ -143,10 +144,10 @@ private:
 class PlanningBackend final : public Backend {
 public:
     explicit PlanningBackend(const cudaDeviceProp* device)
-        : limit_(device == nullptr ? memory_of_a_planned_device
-                                   : static_cast<std::int64_t>(device->totalGlobalMem) - memory_reserve),
+        : limit_((device == nullptr ? memory_of_a_planned_device : static_cast<std::int64_t>(device->totalGlobalMem)) -
+                 memory_reserve),
           cache_bytes_(device == nullptr ? cache_of_a_planned_device : device->l2CacheSize),
-          description_(device == nullptr ? "cuda, planned for a device of 80 GiB: there is none here"
+          description_(device == nullptr ? "cuda, planned for a device of 80 GB: there is none here"
                                          : "cuda, " + std::string(device->name)) {}
 
     Ops& ops() override { throw std::logic_error("a plan computes nothing"); }

@@ -1,0 +1,24 @@
+#pragma once
+
+#include "host/common/token_store.h"
+#include "host/model/config.h"
+
+#include <CLI/CLI.hpp>
+#include <optional>
+
+namespace pvtune {
+
+/// A number from `low` to `high`; CLI::Range alone lets NaN pass.
+CLI::Validator real_range(double low, double high);
+
+/// Adds --bos, which says whether `what` begins with the model's own first token.
+CLI::Option* add_bos_flag(CLI::App& command, std::string& bos, const std::string& what);
+
+/// The token that texts begin with by --bos ("auto", "on", "off"), if any; auto: for families that know no other texts
+/// (Gemma). Throws Error where it is wanted and config.json names none.
+std::optional<std::uint32_t> begin_token(const ModelConfig& config, const std::string& bos);
+
+/// Puts that token into the first place of every window of `length` tokens; the text's hash tells.
+void begin_windows(TokenText& text, std::int64_t length, const ModelConfig& config, const std::string& bos);
+
+}  // namespace pvtune
