@@ -2,7 +2,7 @@
 // after what the errors of those before it ask for. Eight lanes a row hold its columns of the block, 16 each, in
 // registers; the shares of the block lie in shared memory. A column's chain is a division, a shuffle and a
 // multiply-add, so what counts is that all multiprocessors have rows. Errors reach the columns behind the block by a
-// matrix product (host/backend/cuda/code_sweeps.cpp).
+// matrix product (host/backend/cuda/gptq_sweep.cpp).
 
 #include "cuda/code_sweep.cuh"
 #include "cuda/scalar.cuh"

@@ -10,7 +10,8 @@ struct CUstream_st;
 /// Every launcher of the CUDA backend. Pointers are device addresses, arrays row-major and contiguous, 16-byte aligned
 /// at their first element; T is float or bf16. Work goes to `stream` and nothing waits for it. Gradients of parameters,
 /// statistics and optimizer state are f32. A launcher throws CudaError when the device refuses the launch;
-/// std::invalid_argument for a shape that its kernels do not cover. `workspace` is scratch memory of at least the bytes
+/// std::invalid_argument for a shape that its kernels do not cover, and above 2^32 - 1 groups (scalar: weights) a
+/// matrix, scores or rotated elements, 2^31 - 1 rows of losses. `workspace` is scratch memory of at least the bytes
 /// that the `..._workspace` function next to the launcher gives, 256-byte aligned; its content need not survive.
 /// Results have the same bits on every run: no floating-point atomics.
 namespace pvtune::cuda {
@@ -152,6 +153,7 @@ struct AdditiveView {
     std::int64_t rows = 0, groups = 0, books = 0, codebook_size = 0, group = 0;
 };
 // dequantize_additive.cu
+/// weight [rows, groups * group] = W.
 template <class T, class Code>
 void dequantize_additive(T* weight, const AdditiveView<Code>& additive, Stream stream);
 // dequantize_gemv.cu
@@ -233,6 +235,7 @@ struct ScalarView {
     std::int64_t rows = 0, columns = 0, group = 0, levels = 0;
 };
 // dequantize_scalar.cu
+/// weight [rows, columns] = W.
 template <class T>
 void dequantize_scalar(T* weight, const ScalarView& scalar, Stream stream);
 // scalar_gemv.cu
@@ -265,6 +268,7 @@ void scalar_different(const ScalarView& scalar, std::uint8_t* changed, const flo
                       std::int64_t count, Stream stream);
 /// For every weight: changes[j] = the next code against the slope gradient * scale, scores[j] = |gradient| / (|scale| *
 /// D), D = sqrt(second_moment * correction) + epsilon; -infinity and the present code where there is none.
+/// gradient, second_moment [rows, columns]; scores, changes one a weight.
 template <class Moment>
 void scalar_eager_score(float* scores, std::uint32_t* changes, const ScalarView& scalar, const float* gradient,
                         const Moment* second_moment, float correction, float epsilon, Stream stream);
@@ -276,7 +280,8 @@ template <class Code>
 void assign_different(const AdditiveView<Code>& additive, std::uint8_t* changed, const float* target,
                       const std::uint32_t* chosen, std::int64_t count, Stream stream);
 /// scores[j], changes[j] (codebook * codebook_size + code) for every group: the change of one code with the largest
-/// -<g, Delta> / |Delta|_D^2, D = sqrt(second_moment * correction) + epsilon.
+/// -<g, Delta> / |Delta|_D^2, D = sqrt(second_moment * correction) + epsilon; ties: the lowest change; -infinity where
+/// there is none. gradient, second_moment [rows, groups * group].
 template <class Code, class Moment>
 void eager_score(float* scores, std::uint32_t* changes, const AdditiveView<Code>& additive, const float* gradient,
                  const Moment* second_moment, float correction, float epsilon, Stream stream);
@@ -380,7 +385,8 @@ struct AdamRates {
     std::int64_t step = 1;
 };
 /// One Adam (LAMB) update of `count` elements, none unless gate[0] (device, f64; may be null) is finite; copy (bf16,
-/// the value that products read) may be null.
+/// the value that products read) may be null. step is 1 on the first update; lamb scales the update to rate * |value| /
+/// |update|.
 void adam(float* value, float* first_moment, float* second_moment, const float* gradient, bf16* copy,
           const double* gate, std::int64_t count, const AdamRates& rates, void* workspace, Stream stream);
 std::size_t adam_workspace(std::int64_t count);
@@ -418,7 +424,7 @@ void sum(double* total, const float* values, std::int64_t count, void* workspace
 /// total[0] = how many of flags[0 .. count) are not 0.
 void count_flags(std::uint32_t* total, const std::uint8_t* flags, std::int64_t count, Stream stream);
 
-// ---- codes under a Hessian: kernels of a block of columns; host/backend/cuda/code_sweeps.cpp joins them to sweeps
+// ---- codes under a Hessian: kernels of a block of columns; host/backend/cuda/*_sweep.cpp join them to sweeps
 inline constexpr std::int64_t sweep_columns = 128;  ///< of a block
 // gptq.cu
 /// Rounds the columns order[first .. first + count) of weight [rows, columns], at most sweep_columns of them, one after

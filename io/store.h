@@ -29,7 +29,7 @@ struct TensorInfo {
 /// Datasets are chunked with Fletcher-32 sums. Errors (no space, no such folder) are thrown as Error with the path.
 class StoreWriter {
 public:
-    /// kind: "weights", "tokens", "checkpoint" or "activations"; stored as the file's attribute `kind`.
+    /// kind: "weights", "tokens", "checkpoint" or "calibrated block"; stored as the file's attribute `kind`.
     StoreWriter(std::string path, const std::string& kind, const std::string& command);
     ~StoreWriter();
     StoreWriter(const StoreWriter&) = delete;

@@ -60,8 +60,8 @@ struct VStepSettings {
 
 /// One call per tensor operation, forward and backward. Activations and weights are f32 or bf16, all of one call the
 /// same; gradients of parameters, statistics and optimizer state are f32. Sums run in f32 or wider. "+=" means that the
-/// call adds to what is there. Every op gives the same bits for any number of threads unless it says otherwise.
-/// tokens = rows of a hidden state (sequences * length).
+/// call adds to what is there. Every op gives the same bits for any number of threads, but products in f32 on the CPU,
+/// which are oneDNN's. tokens = rows of a hidden state (sequences * length).
 class Ops {
 public:
     virtual ~Ops() = default;
@@ -194,7 +194,7 @@ public:
     /// present one in a single code (with one codebook: the nearest other codeword; ties: the lower codebook, then the
     /// lower code), and changed[i] = 1. Groups with a target or scale that is of no use keep their codes.
     virtual void assign_different(const AdditiveCodes& additive, Tensor changed, Tensor target, Tensor groups) = 0;
-    /// Of all changes of a single code of each group that which pays first as the step grows (section 4 of the design):
+    /// Of all changes of a single code of each group that which pays first as the step grows:
     /// scores[j] (f32 [groups]) = max over codes c of -<g, Delta_c> / |Delta_c|_D^2, D = sqrt(v * correction) +
     /// epsilon, g = gradient f32 [out, in], v = second_moment f32 or bf16; changes[j] (u32) = codebook * codebook_size
     /// + c (ties: the lowest). -infinity where there is nothing to change to.
@@ -270,7 +270,7 @@ public:
     /// (f64 [1]; may be empty) is finite. copy (may be empty): bf16, the value that products read.
     virtual void adam(Tensor value, Tensor first_moment, Tensor second_moment, Tensor gradient, Tensor copy,
                       Tensor gate, const AdamSettings& settings) = 0;
-    /// The V step's target and scores in two passes over d_weight (section 3 of the design):
+    /// The V step's target and scores in two passes over d_weight:
     /// v = beta2 v + (1 - beta2) g^2; u = g / (sqrt(v / (1 - beta2^step)) + epsilon); target = base - rate * r * u with
     /// r = |base| / |u| (lamb) or 1; scores[j] = |target_j - current_j|^2 over each group of `group` weights.
     /// base may be target's own buffer (the straight-through buffer moves) or current (it restarts there).

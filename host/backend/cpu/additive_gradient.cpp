@@ -1,5 +1,5 @@
 // From dW, in one pass: d_codebooks[m, k] = sum of scales[o] * dW_group over the groups whose m-th code is k;
-// d_scales[o] = <dW[o], What[o] / scales[o]> (section 5 of the design).
+// d_scales[o] = <dW[o], What[o] / scales[o]>.
 #include "host/backend/cpu/chunks.h"
 #include "host/backend/cpu/quant_ops.h"
 

@@ -1,4 +1,4 @@
-// The V step's target and the scores of the groups (section 3 of the design; PV-Tuning, Malinovskii et al. 2024):
+// The V step's target and the scores of the groups (PV-Tuning, Malinovskii et al. 2024):
 //   v = beta2 v + (1 - beta2) g^2,  u = g / (sqrt(v / (1 - beta2^step)) + epsilon)
 //   target = base - rate * r * u,   r = |base| / |u| with LAMB scaling, else 1
 //   scores[j] = |target_j - current_j|^2 over the weights of group j
