@@ -66,11 +66,14 @@ def read_config(path: Path) -> Record:
     except ValueError as error:
         raise Error(f"{path}: not JSON ({error})") from error
     wanted = {"model": str, "tokens": str, "common": str, "calibration": str, "tuning": str, "texts": dict,
-              "strategies": dict, "starts": dict, "untuned": dict}
+              "strategies": dict, "rates": dict, "starts": dict, "untuned": dict}
     for name, kind in wanted.items():
         if not isinstance(config, dict) or not isinstance(config.get(name), kind):
             raise Error(f"{path}: {name!r} must be there, {'a text' if kind is str else 'an object of texts'}")
-        if kind is dict and not all(isinstance(value, str) for value in config[name].values()):
+        held = config[name].values() if kind is dict else ()
+        if name == "rates" and not all(isinstance(value, dict) for value in held):
+            raise Error(f"{path}: 'rates' must hold, for regular expressions of starts, the flags of strategies")
+        if name != "rates" and not all(isinstance(value, str) for value in held):
             raise Error(f"{path}: {name!r} must hold texts: the flags of each")
     if not config["texts"]:
         raise Error(f"{path}: 'texts' names no text to evaluate on")
@@ -96,7 +99,10 @@ def rows(config: Record) -> list[Row]:
     for name, text in config["starts"].items():
         start = quantized(name, f"{text} {config['calibration']}")
         found.append(start)
-        for strategy, rates in config["strategies"].items():
+        # The nearer the codes are to each other, the smaller the rates that move a sensible number of them.
+        other = {strategy: rates for starts, of_strategies in config["rates"].items() if re.search(starts, name)
+                 for strategy, rates in of_strategies.items()}
+        for strategy, rates in (config["strategies"] | other).items():
             row = Row(f"{name}, {strategy}", name, strategy, [], "", texts)
             row.make_by(["pvtune", "tune", "--model", start.model, "--teacher", dense, "--tokens", tokens, "--strategy",
                          strategy, *flags(config["tuning"]), *flags(rates), *common])

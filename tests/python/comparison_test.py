@@ -17,7 +17,7 @@ class Comparison(CommandLine):
         self.config: dict[str, Any] = {
             "model": "model.h5", "tokens": "t.h5", "texts": {"a text": "--tokens t.h5 --ctx 16"}, "common": "--threads 1",
             "calibration": "", "tuning": "--steps 2 --batch 2 --ctx 16",
-            "strategies": {"continuous": "", "pv-ste": "--code-lr 0.1"},
+            "strategies": {"continuous": "", "pv-ste": "--code-lr 0.1"}, "rates": {"^vq": {"pv-ste": "--code-lr 0.3"}},
             "starts": {"aqlm 1": "--representation aqlm --code-bits 4"},
             "untuned": {"round-to-nearest 2": "--representation scalar --code-bits 2 --group 32"},
         }
@@ -43,6 +43,8 @@ class Comparison(CommandLine):
         self.assertEqual(self.ran(), [])
         self.config["strategies"]["pv-ste"] = "--code-lr 0.2"
         self.assertEqual(self.ran(), tuned[1:])
+        self.config["rates"]["1$"] = {"pv-ste": "--code-lr 0.3"}
+        self.assertEqual(self.ran(), tuned[1:], "rates of some starts")
         self.config["starts"]["aqlm 1"] = "--representation aqlm --code-bits 3"
         self.assertEqual(self.ran(), ["aqlm 1", *tuned], "what is tuned from a start that changed is stale")
 
@@ -104,6 +106,9 @@ class Comparison(CommandLine):
         refused("no list of rows", "--rows", str(self.here / "c.json"))
         self.config["starts"]["aqlm 1"] = "--representation marble"
         refused("exit status 2 of", "--only", "aqlm 1")
+        self.config["rates"] = {"1$": "--code-lr 0.3"}
+        refused("'rates' must hold")
+        self.config["rates"] = {}
         del self.config["texts"]
         refused("'texts' must be there")
 
