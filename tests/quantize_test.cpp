@@ -1,5 +1,6 @@
 // Data-free quantisation: k-means, least-squares codebooks, whole matrices, and their way to a file and back.
 #include "host/backend/backend.h"
+#include "host/common/index_of.h"
 #include "host/quant/additive.h"
 #include "host/quant/initialize.h"
 #include "host/quant/kmeans.h"
@@ -44,12 +45,12 @@ double encoding_error(const WeightedPoints& points, const Codebooks& codebooks, 
     double error = 0;
     for (std::int64_t p = 0; p < points.count(); ++p) {
         for (std::int64_t i = 0; i < points.group; ++i) {
-            double rest = points.values[at(p * points.group + i)];
+            double rest = points.points[index_of(p * points.group + i)];
             for (std::int64_t m = 0; m < codebooks.books; ++m) {
-                const std::int64_t codeword = m * codebooks.size + codes[at(p * codebooks.books + m)];
-                rest -= codebooks.values[at(codeword * points.group + i)];
+                const std::int64_t codeword = m * codebooks.size + codes[index_of(p * codebooks.books + m)];
+                rest -= codebooks.values[index_of(codeword * points.group + i)];
             }
-            error += points.weights[at(p)] * rest * rest;
+            error += points.weights[index_of(p)] * rest * rest;
         }
     }
     return error;
