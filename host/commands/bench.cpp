@@ -200,9 +200,9 @@ void add_bench_command(CLI::App& app, CommonOptions& common) {
     command->footer(
         "Share: the time that the copy bandwidth or the rate of large matrix products, both measured in the same run,\n"
         "would allow, against the time it took. op@version is another version of what op does.\n"
-        "Fingerprints are the same in every run on a kind of processor or device, for any number of threads (but "
-        "products\n"
-        "in f32 on a CPU, which are oneDNN's): they say which operations a change makes compute other bits.\n"
+        "Fingerprints are the same in every run on a kind of processor or device, for any number of threads (products\n"
+        "in f32 on a CPU, oneDNN's, for the same number): they say which operations a change makes compute other "
+        "bits.\n"
         "Example: pvtune bench --op attention --precision bf16 --out before.json");
     command->callback([&common, options] { run(common, *options); });
 }

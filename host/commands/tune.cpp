@@ -112,8 +112,7 @@ Tuner make_tuner(Backend& backend, const CommonOptions& common, const TuneOption
 std::int64_t checkpoint_bytes(const Plan& plan, const TuneSettings& settings, const ModelConfig& config,
                               DType precision) {
     std::int64_t bytes = 0;
-    // In f32 the products read what is trained: there are no copies, and the plan does not tell the teacher's from
-    // ours.
+    // In f32 the products read what is trained, and the plan has these tables together with the teacher's.
     if (settings.train_dense && precision == DType::f32) {
         bytes += (config.tied ? 1 : 2) * config.vocabulary * config.width * size_of(DType::f32);
     }
