@@ -84,7 +84,8 @@ step "make setup" "make setup"
 step "make build" "make build"
 step "make setup, when all is there" "make setup"
 step "a tiny model" "cd tests/python && ../../build/venv/bin/python tiny_model.py ../../HF_FOLDER &&
-    for i in {1..3000}; do echo \"Line \$i of a book that nobody wrote, for \$((i * 7919 % 1000)) readers.\"; done >../../book.txt"
+    for i in {1..3000}; do echo \"Line \$i of a book that nobody wrote, for \$((i * 7919 % 1000)) readers.\"; done >../../book.txt &&
+    for i in {1..500}; do echo \"Readers \$((i * 7919 % 1000)) and \$i have another book.\"; done >../../another.txt"
 step "the commands under 'Your own model'" "$own"
 step "what they made" "build/pvtune inspect tuned.h5 --verify && cmp {HF_FOLDER,tuned-aqlm}/tokenizer.json &&
     build/pvtune import --from tuned-aqlm --out exported.h5 && build/pvtune inspect exported.h5 --verify"

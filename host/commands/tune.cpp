@@ -265,6 +265,13 @@ void run(const CommonOptions& common, TuneOptions options) {
     options.settings.train_dense = options.train_dense == "on";
     options.settings.seed = common.seed;
     check_settings(options.settings);
+    const std::int64_t together = options.settings.sequences_together();
+    if (options.settings.micro_batch > 0 &&
+        together != std::min(options.settings.micro_batch, options.settings.batch)) {
+        message(common, "--micro-batch " + std::to_string(options.settings.micro_batch) + " does not divide --batch " +
+                            std::to_string(options.settings.batch) + ": " + std::to_string(together) +
+                            " go through the model together");
+    }
     const Inputs inputs = open_inputs(options);
     if (!inputs.text.warning.empty()) message(common, "warning: " + inputs.text.warning);
     if (common.device == "cuda" && options.settings.beam > most_device_beam) {
@@ -457,7 +464,9 @@ void add_tune_command(CLI::App& app, CommonOptions& common) {
     command->add_option("--steps", settings.steps, "optimizer steps in all, those before a resume too")
         ->check(count)
         ->capture_default_str();
-    command->add_option("--batch", settings.batch, "sequences a step")->check(count)->capture_default_str();
+    command->add_option("--batch", settings.batch, "sequences a step")
+        ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
+        ->capture_default_str();
     command
         ->add_option("--micro-batch", settings.micro_batch,
                      "sequences that go through the model together; 0: about 4096 tokens")

@@ -364,6 +364,12 @@ class Refusing(TuneTest):
         tokens = tokenize(self.here, self.tokenizer, [3] * 10, self.here / "t.h5")
         self.refuse("t.h5", "10 tokens", "--ctx", tokens=tokens)
 
+    def test_micro_batches_that_do_not_divide(self) -> None:
+        done = self.tune(self.here / "out.h5", "--dry-run", batch=6, micro_batch=4)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("--micro-batch 4 does not divide --batch 6: 3 go", done.stderr)
+        self.refuse("--batch", batch=1 << 40)
+
     def test_context_beyond_the_positions(self) -> None:
         self.refuse("--ctx 129", "128", ctx=129)
 
