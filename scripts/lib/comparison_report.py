@@ -1,5 +1,6 @@
 """The table and the plot of scripts/comparison.py."""
 
+import collections
 import json
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ from files import replaced, write_text
 Record = dict[str, Any]
 _COLOURS = {"aqlm": "#1f5fa8", "vq": "#7a4b9c", "quip": "#2c7d4f", "scalar": "#c4501b", "round-to-nearest": "#8c8c8c",
             "GPTQ": "#8a6d1a"}
-_FAR = 10  # times the lowest perplexity
+_FAR = 20  # times the lowest perplexity
 
 
 def write_report(records: list[Record], out: Path) -> None:
@@ -66,7 +67,7 @@ def draw(records: list[Record], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
     top = _FAR * min(record["perplexity"][text] for record in records)
     named = set()
-    far = 0
+    far: collections.Counter[int] = collections.Counter()  # labels under the edge, by their place along it
     for record in records:
         family = (record["start"] or record["name"]).rsplit(" ", 1)[0]
         x, y = record["model_bytes"] / 1e6, record["perplexity"][text]
@@ -81,9 +82,9 @@ def draw(records: list[Record], path: Path) -> None:
         axes.scatter([x], [min(y, top)], s=36, marker="^" if y > top else "o", color=colour if tuned else "none",
                      edgecolors=colour, clip_on=False, label=None if label in named else label)
         if y > top:
-            axes.annotate(f"{family} {y:,.0f}", (x, top), xytext=(7, -3 - 9 * far), textcoords="offset points",
+            axes.annotate(f"{family} {y:,.0f}", (x, top), xytext=(4, -13 - 9 * far[round(x / 4)]), textcoords="offset points",
                           fontsize=7, color=colour)
-            far += 1
+            far[round(x / 4)] += 1
         named.add(label)
     tuned = sorted((r["model_bytes"] / 1e6, min(r["perplexity"][text], top)) for r in records if r["command"])
     front: list[tuple[float, float]] = []
