@@ -14,6 +14,9 @@ JOBS ?= $(shell nproc)
 VARIANT ?= release
 OUT := build/$(VARIANT)
 PYTHON := build/venv/bin/python
+# For the shells of recipes, as given: with spaces, quotes and dollar signs.
+override export TEXT := $(value TEXT)
+override export ONLY := $(value ONLY)
 SETUP := build/setup.done
 
 CXX := g++
@@ -42,7 +45,7 @@ CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(shell command -v nvcc 2>/dev/null))
 CUDA ?= $(if $(CUDA_HOME),$(if $(wildcard /dev/nvidia0)$(filter device,$(VARIANT)),1))
 CUDA_BACKEND_SOURCES := $(sort $(wildcard host/backend/cuda/*.cpp host/bench/cuda/*.cpp))
 # The command line is tested as a program: it is built once, for the program alone.
-PROGRAM_SOURCES := host/main.cpp $(sort $(wildcard host/commands/*.cpp))
+PROGRAM_SOURCES := host/main.cpp host/built_for.cpp $(sort $(wildcard host/commands/*.cpp))
 LIBRARY_SOURCES := $(filter-out $(PROGRAM_SOURCES) $(CUDA_BACKEND_SOURCES),$(shell find host io -name '*.cpp' | sort))
 ifeq ($(CUDA),1)
 LIBRARY_SOURCES := $(filter-out host/backend/no_cuda.cpp,$(LIBRARY_SOURCES)) $(CUDA_BACKEND_SOURCES) \
@@ -96,14 +99,14 @@ DEVICE_SOURCES := $(sort $(wildcard cuda/*.cu tests/cuda/*.cu))
 
 .PHONY: help
 help: ## this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' Makefile | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s  %s\n", $$1, $$2}' Makefile
 
 .PHONY: setup
-setup: $(SETUP) ## install what is missing: packages, the project's own Python environment
+setup: ## install what is missing: packages, the project's own Python environment
+	@scripts/setup.sh
 
 $(SETUP): scripts/setup.sh third_party/packages.txt third_party/requirements.txt
 	@scripts/setup.sh
-	@touch $@
 
 .PHONY: build
 build: $(SETUP) ## build build/pvtune
@@ -111,7 +114,7 @@ build: $(SETUP) ## build build/pvtune
 
 .PHONY: demo
 demo: ## compress SmolLM2-135M to 2 bits and PV-tune it; TEXT=file to use your own text
-	@scripts/demo.sh $(if $(TEXT),--text $(TEXT))
+	@scripts/demo.sh $${TEXT:+--text "$$TEXT"}
 
 .PHONY: test
 test: $(SETUP) ## every test, plain, under sanitizers, kernels for races; ends with `N passed, N failed`
@@ -158,7 +161,7 @@ bench-cpu: build ## time a tuning step and an evaluation against PyTorch, in one
 
 .PHONY: comparison
 comparison: build ## representations x strategies on SmolLM2: table and plot in out/comparison; ONLY='aqlm 2' for a part
-	@scripts/comparison.sh $(if $(ONLY),--only '$(ONLY)')
+	@scripts/comparison.sh $${ONLY:+--only "$$ONLY"}
 
 .PHONY: parity
 parity: build ## compare with PyTorch and transformers, in an environment of their own
@@ -166,7 +169,7 @@ parity: build ## compare with PyTorch and transformers, in an environment of the
 	@scripts/parity.sh
 
 .PHONY: gpu-bundle
-gpu-bundle: $(SETUP) ## a folder and a .tar.xz that check pvtune on another machine with a GPU; CARRY_CUBLAS=1, CARRY_DEMO=1
+gpu-bundle: $(SETUP) ## a folder that checks pvtune on another machine with a GPU, packed too if not CARRY_CUBLAS=1 or CARRY_DEMO=1
 	@if [[ ! -x "$(NVCC)" ]]; then echo "gpu-bundle: no nvcc on PATH and none under CUDA_HOME: install the CUDA toolkit" >&2; exit 2; fi
 	@$(MAKE) VARIANT=device CUDA=1 -j$(JOBS) gpu-bundle-folder
 
@@ -184,7 +187,7 @@ gpu-check: ## check pvtune on this machine's GPU, with the demo's files if they 
 
 .PHONY: nightly
 nightly: build ## the reproducibility run: tests, kernels, fuzzers, small real runs; report in out/nightly; ONLY=regex, AGAIN=1
-	@$(PYTHON) scripts/nightly.py $(if $(ONLY),--only '$(ONLY)') $(if $(AGAIN),--again)
+	@$(PYTHON) scripts/nightly.py $${ONLY:+--only "$$ONLY"} $(if $(AGAIN),--again)
 
 .PHONY: newcomer
 newcomer: ## the README's commands in a bare Debian 12; needs root and debootstrap
@@ -202,6 +205,16 @@ lint: ## check the format of the C++ sources
 clean: ## remove what was built (the Python environment stays)
 	rm -rf build/release build/sanitize build/race build/nvcc build/fuzz build/device build/gpu-bundle build/gpu-bundle.tar.xz \
 	    build/pvtune
+
+# What objects depend on beside their sources; written when it is another than it was.
+TOOLCHAIN := $(OUT)/toolchain
+.PHONY: FORCE
+$(TOOLCHAIN): FORCE
+	@mkdir -p $(@D); new=$@.$$$$; \
+	{ $(CXX) --version; $(CXX) -march=native -Q --help=target | grep -E '\[enabled\]|-march= '; \
+	    $(if $(DEVICE_OBJECTS),$(NVCC) --version; echo '$(NVCCFLAGS) $(DEVICE_CODE)';) \
+	    echo '$(WARNINGS) $(CXXFLAGS.$(VARIANT)) $(KERNELFLAGS) $(KERNELFLAGS.$(VARIANT)) $(KERNELFLAGS.race)'; } >$$new; \
+	if cmp -s $$new $@; then rm $$new; else mv $$new $@; fi
 
 $(OUT)/libpvtune.a: $(LIBRARY_OBJECTS)
 	@rm -f $@
@@ -251,17 +264,17 @@ $(EMULATED)/libkernels.a build/race/libkernels.a $(EMULATED)/libemulation.a $(EM
 	@rm -f $@
 	@ar rcs $@ $^
 
-$(DEVICE_OBJECTS): $(OUT)/%.o: %.cu
+$(DEVICE_OBJECTS): $(OUT)/%.o: %.cu $(TOOLCHAIN)
 	@mkdir -p $(@D)
 	@echo "nvcc $<"
 	@$(NVCC) $(NVCCFLAGS) $(DEVICE_CODE) -MMD -MP -c -o $@ $<
 
-$(EMULATED)/%.o: %.cu
+$(EMULATED)/%.o: %.cu $(TOOLCHAIN)
 	@mkdir -p $(@D)
 	@echo "c++ $(VARIANT), emulated $<"
 	@$(CXX) $(KERNELFLAGS) $(KERNELFLAGS.$(VARIANT)) -MMD -MP -c -o $@ $<
 
-build/race/%.o: %.cu
+build/race/%.o: %.cu $(TOOLCHAIN)
 	@mkdir -p $(@D)
 	@echo "c++ race $<"
 	@$(CXX) $(KERNELFLAGS) $(KERNELFLAGS.race) -MMD -MP -c -o $@ $<
@@ -282,7 +295,7 @@ $(EMULATION_SOURCES:%.cpp=$(EMULATED)/%.o): CXXFLAGS += -O2  # half the time of 
 $(OUT)/host/commands/%.o $(OUT)/tests/%.o $(EMULATED)/tests/cuda/%.o: CXXFLAGS += -O1
 $(OUT)/tests/%.o: CXXFLAGS += -DPVTUNE_SOURCE_DIR='"$(CURDIR)"'
 
-$(OUT)/%.o $(EMULATED)/%.o: %.cpp
+$(OUT)/%.o $(EMULATED)/%.o: %.cpp $(TOOLCHAIN)
 	@mkdir -p $(@D)
 	@echo "c++ $(VARIANT) $<"
 	@$(CXX) $(CXXFLAGS) -MMD -MP -c -o $@ $<

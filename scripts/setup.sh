@@ -62,7 +62,7 @@ find_python() {
 make_environment() {
     local venv=build/venv stamp=build/venv/requirements.sha256 log=build/setup-pip.log hash python
     hash=$(sha256sum <third_party/requirements.txt)
-    if [[ -f $stamp && $(<"$stamp") == "$hash" ]] && "$venv/bin/python" -c 'import numpy' 2>/dev/null; then
+    if [[ -f $stamp && $(<"$stamp") == "$hash" ]] && "$venv/bin/python" -c 'import h5py, tokenizers' 2>/dev/null; then
         say "Python: $venv is up to date"
         return
     fi
