@@ -3,6 +3,10 @@
 #include "host/calibrate/calibrate.h"
 #include "tests/tuning.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 namespace pvtune {
 namespace {
 
@@ -168,6 +172,22 @@ TEST_F(Calibrating, RefusesBlocksOfAnotherRunAndDamagedOnes) {
     const std::string whole = read_file(file);
     write_file(file, whole.substr(0, whole.size() / 2));
     EXPECT_ERROR(calibrate(settings_of(), {"aqlm", 2, 4, 4}, true), file, "");
+}
+
+TEST_F(Calibrating, TheFolderOfBlocksIsOneRunsAndWhatElseIsInItStays) {
+    const std::string folder = folder_.file("calibrated.h5.calibration");
+    std::filesystem::create_directory(folder);
+    const int other = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY);
+    ASSERT_EQ(::flock(other, LOCK_EX), 0);
+    EXPECT_ERROR(calibrate(settings_of()), folder, "another run is writing it");
+    ::close(other);
+    calibrate(settings_of());
+    EXPECT_FALSE(std::filesystem::exists(folder));
+    std::filesystem::create_directory(folder);
+    write_file(folder + "/notes.txt", "mine");
+    calibrate(settings_of());
+    EXPECT_EQ(read_file(folder + "/notes.txt"), "mine");
+    EXPECT_FALSE(std::filesystem::exists(folder + "/block_0000.h5"));
 }
 
 TEST_F(Calibrating, AFullDiskIsOneLine) {

@@ -28,6 +28,14 @@ void refused(const std::string& family, const Json& change, const std::vector<st
     for (const std::string& word : words) EXPECT_NE(text.find(word), std::string::npos) << text;
 }
 
+TEST(Config, DeepNestingIsRefused) {
+    for (const int depth : {40, 1'000'000}) {
+        const auto repeated = [&](char bracket) { return std::string(static_cast<std::size_t>(depth), bracket); };
+        const std::string text = "{\"model_type\": \"llama\", \"x\": " + repeated('[') + repeated(']') + "}";
+        EXPECT_ERROR(parse_config(text, "config.json"), "config.json", "nested too deeply");
+    }
+}
+
 TEST(Config, FamiliesSayWhatTheirModelsAre) {
     const ModelConfig llama = parse(config_of("llama3"));
     EXPECT_EQ(llama.rotary.scaling, RotaryScaling::llama3);

@@ -192,6 +192,60 @@ TEST_F(StoreFailure, TruncationsAndFlippedBytes) {
     EXPECT_TRUE(survives(good + "trailing"));
 }
 
+/// Where a chunk of a dataset lies in the file, with its checksum.
+std::pair<std::size_t, std::size_t> chunk_in_file(const std::string& path, const char* dataset, hsize_t index) {
+    const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
+    const hid_t opened = H5Dopen2(file, dataset, H5P_DEFAULT);
+    const hid_t space = H5Dget_space(opened);
+    haddr_t address = 0;
+    hsize_t size = 0, first[2] = {};
+    unsigned filters = 0;
+    EXPECT_GE(H5Dget_chunk_info(opened, space, index, first, &filters, &address, &size), 0);
+    H5Sclose(space);
+    H5Dclose(opened);
+    H5Fclose(file);
+    return {address, size};
+}
+
+/// Zeros have the checksum zero: a chunk that was lost with its own is found by the content hash.
+TEST_F(StoreFailure, AChunkThatWasLostIsNotReadAsZeros) {
+    constexpr std::int64_t rows = 5000, columns = 130;  // three chunks
+    const std::vector<float> ones(rows * columns, 1.0F);
+    const std::vector<float> zeros(rows * columns);
+    {
+        StoreWriter writer(path, "weights", "test");
+        writer.write("ones", DType::f32, {rows, columns}, ones.data());
+        writer.write("zeros", DType::f32, {rows, columns}, zeros.data());
+        writer.commit();
+    }
+    std::vector<float> found(rows * columns);
+    const auto bytes = static_cast<std::int64_t>(found.size() * sizeof(float));
+    const std::string whole = read_file(path);
+    for (hsize_t lost = 0; lost < 3; ++lost) {
+        write_file(path, whole);
+        const auto [address, size] = chunk_in_file(path, "ones", lost);
+        write_file(path, whole.substr(0, address) + std::string(size, '\0') + whole.substr(address + size));
+        EXPECT_ERROR(StoreReader(path, "weights").read("ones", found.data(), bytes), path, "content hash");
+        int refused = 0;
+        for (std::int64_t row = 0; row < rows; row += 100) {
+            const StoreReader reader(path, "weights");
+            try {
+                reader.read_rows("ones", row, 100, found.data());
+                EXPECT_EQ(std::count(found.begin(), found.begin() + 100 * columns, 1.0F), 100 * columns) << row;
+            } catch (const Error&) {
+                ++refused;
+            }
+        }
+        EXPECT_NEAR(refused, 50.0 / 3, 2);
+    }
+    write_file(path, whole);
+    const StoreReader reader(path, "weights");
+    reader.read("zeros", found.data(), bytes);
+    EXPECT_EQ(found, zeros);
+    reader.read_rows("ones", 7, 1, found.data());
+    EXPECT_EQ(found[0], 1.0F);
+}
+
 TEST_F(StoreFailure, AnAbandonedWriterLeavesTheOldFile) {
     write_file(path, "old");
     {

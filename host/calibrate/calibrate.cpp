@@ -5,7 +5,11 @@
 #include "host/quant/random.h"
 #include "io/error.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -119,6 +123,45 @@ void embed(const Calibration& run, ActivationStream& states) {
     }
 }
 
+/// job.folder(), which no other run writes to while this lives.
+class WorkFolder {
+public:
+    explicit WorkFolder(const CalibrateJob& job) : path_(job.folder()) {
+        std::error_code failed;
+        std::filesystem::create_directories(path_, failed);
+        if (failed) throw Error(path_ + ": cannot be made (" + failed.message() + "): choose another --out");
+        descriptor_ = ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (descriptor_ >= 0 && ::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+            ::close(descriptor_);
+            throw Error(path_ + ": another run is writing it: wait for it or choose another --out");
+        }
+    }
+    ~WorkFolder() {
+        if (descriptor_ >= 0) ::close(descriptor_);
+    }
+    WorkFolder(const WorkFolder&) = delete;
+    WorkFolder& operator=(const WorkFolder&) = delete;
+
+    /// The folder and what this program puts there.
+    void remove() const {
+        std::error_code ignored;
+        for (const auto& entry : std::filesystem::directory_iterator(path_, ignored)) {
+            const std::string name = entry.path().filename().string();
+            if (name.starts_with("block_") || name == states_file || name == targets_file) {
+                std::filesystem::remove(entry.path(), ignored);
+            }
+        }
+        std::filesystem::remove(path_, ignored);  // stays where there is something else in it
+    }
+
+    static constexpr const char* states_file = "states.h5";
+    static constexpr const char* targets_file = "targets.h5";
+
+private:
+    std::string path_;
+    int descriptor_ = -1;
+};
+
 std::string block_file(const CalibrateJob& job, std::int64_t i) {
     std::string number = std::to_string(i);
     number.insert(0, number.size() < 4 ? 4 - number.size() : 0, '0');
@@ -148,13 +191,17 @@ void save_block(Calibration& run, const CalibratedBlock& report) {
     store.commit();
 }
 
+/// The file of a finished block of this job.
+StoreReader open_block(const CalibrateJob& job, std::int64_t i) {
+    StoreReader store(block_file(job, i), "calibrated block");
+    if (store.text("/", "source") == job.source) return store;
+    throw Error(store.path() + ": is of a run with other inputs or flags: give the same, or remove " + job.folder() +
+                " and start again without --resume");
+}
+
 /// A finished block of an earlier run, into the model.
 CalibratedBlock load_block(Calibration& run, std::int64_t i) {
-    const StoreReader store(block_file(run.job, i), "calibrated block");
-    if (store.text("/", "source") != run.job.source) {
-        throw Error(store.path() + ": is of a run with other inputs or flags: give the same, or remove " +
-                    run.job.folder() + " and start again without --resume");
-    }
+    const StoreReader store = open_block(run.job, i);
     CalibratedBlock report;
     report.index = i;
     report.resumed = true;
@@ -187,14 +234,14 @@ std::string assemble(Calibration& run, const QuantizeResult& result) {
         if (!tensor.name.starts_with("model.layers.")) copy_tensor(*job.model, store, tensor);
     }
     for (std::int64_t i = 0; i < run.config.layers; ++i) {
-        const StoreReader block(block_file(job, i), "calibrated block");
+        const StoreReader block = open_block(job, i);
         for (const TensorSpec& tensor : block_specs(run.config, i)) {
             const std::string path = "/tensors/" + tensor.name;
             if (tensor.block_matrix) {
                 const auto backend = make_cpu_backend({});
                 load_representation(*backend, block, path)->save(*backend, store, path, false);
             } else {
-                write_as(store, path, job.model->info(path), read_dense(block, tensor.name, tensor.shape));
+                write_trained(store, path, job.model->info(path), read_dense(block, tensor.name, tensor.shape));
             }
         }
     }
@@ -226,18 +273,16 @@ QuantizeResult calibrate_model(Backend& backend, const CalibrateJob& job,
     const CalibrateSettings& settings = job.settings;
     Calibration run(backend, job, read_config(*job.model));
     const ModelConfig& config = run.config;
-    std::error_code failed;
-    std::filesystem::create_directories(job.folder(), failed);
-    if (failed) throw Error(job.folder() + ": cannot be made (" + failed.message() + "): choose another --out");
+    const WorkFolder folder(job);
 
     const std::int64_t bytes = settings.sequences * settings.length * config.width * size_of(settings.precision);
     const bool in_files = 2 * bytes > settings.activation_memory;
     const auto stream = [&](const char* name) {
         return std::make_unique<ActivationStream>(backend, settings.precision, settings.sequences, settings.length,
-                                                  config.width, in_files ? job.folder() + name : std::string());
+                                                  config.width, in_files ? job.folder() + "/" + name : std::string());
     };
-    const auto states = stream("/states.h5");    // of the quantised model
-    const auto targets = stream("/targets.h5");  // of the unquantised one, or of the unquantised block
+    const auto states = stream(WorkFolder::states_file);    // of the quantised model
+    const auto targets = stream(WorkFolder::targets_file);  // of the unquantised one, or of the unquantised block
     embed(run, *states);
     const bool follow_dense = settings.dense_targets && settings.block.epochs > 0;
     if (follow_dense) embed(run, *targets);
@@ -288,7 +333,7 @@ QuantizeResult calibrate_model(Backend& backend, const CalibrateJob& job,
         progress(report);
     }
     result.content_hash = assemble(run, result);
-    std::filesystem::remove_all(job.folder(), failed);
+    folder.remove();
     return result;
 }
 

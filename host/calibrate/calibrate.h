@@ -32,6 +32,9 @@ struct CalibratedBlock {
     bool resumed = false;  ///< finished by an earlier run
 };
 
+/// Where the finished blocks of a calibration lie until all are.
+inline std::string calibration_folder(const std::string& out) { return out + ".calibration"; }
+
 /// Everything a calibration reads, and where it writes.
 struct CalibrateJob {
     const StoreReader* model = nullptr;
@@ -44,7 +47,7 @@ struct CalibrateJob {
     std::uint64_t seed = 0;
     bool resume = false;
 
-    std::string folder() const { return out + ".calibration"; }  ///< finished blocks, until all are
+    std::string folder() const { return calibration_folder(out); }
 };
 
 /// Block after block: Hessians of the inputs that the blocks before leave, every matrix quantised under its own, the

@@ -14,6 +14,7 @@
 
 #include <CLI/CLI.hpp>
 #include <chrono>
+#include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -92,8 +93,16 @@ Plan make_plan(const CommonOptions& common, const QuantizeOptions& options, cons
     // Hessians, targets and states: three passes forward; a pass of tuning is three more.
     plan.flops = forward_flops(config, tokens, settings.length) * (3 + 3 * settings.block.epochs);
     plan.bytes_read = found.bytes_read;
-    plan.bytes_written = 2 * found.bytes_written + (states > options.activation_mebibytes << 20 ? states : 0);
+    plan.bytes_written =
+        found.bytes_written + found.bytes_of_blocks + (states > options.activation_mebibytes << 20 ? states : 0);
     return plan;
+}
+
+/// --resume without finished blocks is a new run, for jobs that always give it; but not over what such a run has made.
+void refuse_to_repeat(const std::string& out) {
+    if (!std::filesystem::exists(out) || store_kind(out) != "weights") return;
+    throw Error(out +
+                ": is finished, there is nothing to resume: name another --out, or leave --resume out to start again");
 }
 
 /// What a resumed run must be given again.
@@ -200,6 +209,7 @@ void run(const CommonOptions& common, QuantizeOptions options) {
     options.calibrate.precision = common.compute_type();
     options.calibrate.dense_targets = options.targets == "model";
     options.calibrate.activation_memory = options.activation_mebibytes << 20;
+    check_no_input(options.out, {{"--model", options.model}, {"--calibrate", options.tokens}});
     const auto backend = make_backend(common, common.dry_run);
     const StoreReader model(options.model, "weights");
     const QuantizePlan found = plan_quantize(model, options.spec);
@@ -219,7 +229,9 @@ void run(const CommonOptions& common, QuantizeOptions options) {
     if (common.dry_run) return print_plan(*backend, plan, common.json);
     check_fits(*backend, plan,
                calibrated ? "use a smaller --ctx, or a smaller --activation-memory" : "use a machine with more");
-    check_disk(options.out, plan.bytes_written);
+    const std::string folder = calibration_folder(options.out);
+    check_disk(options.out, plan.bytes_written - (calibrated ? bytes_in_folder(folder) : 0));
+    if (options.resume && !std::filesystem::exists(folder)) refuse_to_repeat(options.out);
     watch_interrupts();
     const QuantizeResult result =
         calibrated ? calibrate(common, options, model, *backend, text) : quantize(common, options, model, found);

@@ -16,7 +16,6 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cmath>
-#include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -86,9 +85,7 @@ void run(const CommonOptions& common, const ScoreOptions& options) {
         throw Error("--ctx " + std::to_string(ctx) + ": " + options.model + " has " +
                     std::to_string(config.max_positions) + " positions: use a smaller one");
     }
-    std::error_code code;
-    if (std::filesystem::equivalent(options.requests, options.out, code))
-        throw Error("--out " + options.out + ": is the file of --requests: name another");
+    check_no_input(options.out, {{"--requests", options.requests}});
     const ScoreFile file = read_score_requests(options.requests, options.tokenizer, config, ctx);
     const Work work = work_of(file);
     const auto count = static_cast<std::int64_t>(file.requests.size());

@@ -265,6 +265,8 @@ void run(const CommonOptions& common, TuneOptions options) {
     options.settings.train_dense = options.train_dense == "on";
     options.settings.seed = common.seed;
     check_settings(options.settings);
+    check_no_input(options.out,
+                   {{"--model", options.model}, {"--teacher", options.teacher}, {"--tokens", options.tokens}});
     const std::int64_t together = options.settings.sequences_together();
     if (options.settings.micro_batch > 0 &&
         together != std::min(options.settings.micro_batch, options.settings.batch)) {
@@ -297,6 +299,9 @@ void run(const CommonOptions& common, TuneOptions options) {
             refuse_to_repeat(options);
             message(common, "no checkpoint " + options.checkpoint() + "; starting at step 0");
         }
+    } else if (std::filesystem::exists(options.checkpoint())) {
+        message(common, "warning: " + options.checkpoint() +
+                            " is of a run that did not end, and this one will replace it: --resume goes on with it");
     }
     watch_interrupts();
     Tuner tuner = make_tuner(*backend, common, options, inputs, checkpoint.get());
@@ -312,9 +317,19 @@ void run(const CommonOptions& common, TuneOptions options) {
         tuner.start(inputs.student);
     }
     const RunTotals totals = tune(common, options, inputs, tuner);
-    const std::string hash = tuner.save_model(options.out, common.command_line, inputs.student);
-    if (options.keep_checkpoint) {
+    const auto save_checkpoint = [&] {
         tuner.save_checkpoint(options.checkpoint(), common.command_line, source_of(common, inputs));
+    };
+    std::string hash;
+    try {
+        hash = tuner.save_model(options.out, common.command_line, inputs.student);
+    } catch (const Error& error) {
+        save_checkpoint();
+        throw Error(std::string(error.what()) + "; the state is in " + options.checkpoint() +
+                    ": the same command and --resume write the model from it");
+    }
+    if (options.keep_checkpoint) {
+        save_checkpoint();
     } else {
         std::error_code ignored;
         std::filesystem::remove(options.checkpoint(), ignored);

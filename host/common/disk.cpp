@@ -4,8 +4,10 @@
 #include "io/error.h"
 
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -25,6 +27,7 @@ void check_disk(const std::string& path, std::int64_t bytes, std::int64_t files)
     }
 
     constexpr std::int64_t metadata = std::int64_t{1} << 20;
+    bytes = std::max<std::int64_t>(0, bytes);
     const std::int64_t needed = bytes + bytes / 256 + metadata;  // checksums and indices of chunks
     struct statvfs status {};
     if (statvfs(folder.c_str(), &status) == 0) {
@@ -40,6 +43,25 @@ void check_disk(const std::string& path, std::int64_t bytes, std::int64_t files)
         throw Error(path + ": needs " + bytes_text(bytes / files) + " but files are limited to " +
                     bytes_text(static_cast<std::int64_t>(largest.rlim_cur)) + ": raise the limit (ulimit -f)");
     }
+}
+
+void check_no_input(const std::string& path, std::initializer_list<std::pair<const char*, std::string>> inputs) {
+    std::error_code none;
+    for (const auto& [flag, input] : inputs) {
+        if (std::filesystem::equivalent(path, input, none)) {
+            throw Error("--out " + path + ": is the file of " + flag + ": name another");
+        }
+    }
+}
+
+std::int64_t bytes_in_folder(const std::string& path) {
+    std::int64_t bytes = 0;
+    std::error_code none;
+    for (const auto& entry : std::filesystem::directory_iterator(path, none)) {
+        struct stat status {};
+        if (stat(entry.path().c_str(), &status) == 0) bytes += std::int64_t{512} * status.st_blocks;
+    }
+    return bytes;
 }
 
 }  // namespace pvtune

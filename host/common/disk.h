@@ -1,13 +1,21 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
+#include <utility>
 
 namespace pvtune {
 
-/// Throws Error unless `bytes` can be written to path: its folder is there and writable, path is no folder, and the
-/// file system has room, and the process's limit on file sizes, if they go to `files` of about the same size. Asked
-/// before any work starts.
+/// Throws Error unless `bytes` more can be written to path (less than 0: files that go give more than is needed): its
+/// folder is there and writable, path is no folder, and the file system has room, and the process's limit on file
+/// sizes, if they go to `files` of about the same size. Asked before any work starts.
 void check_disk(const std::string& path, std::int64_t bytes, std::int64_t files = 1);
+
+/// Throws Error if path is one of the files that these flags name: the output would take an input's place.
+void check_no_input(const std::string& path, std::initializer_list<std::pair<const char*, std::string>> inputs);
+
+/// Bytes of disk that the files of a folder take; 0 where there is none.
+std::int64_t bytes_in_folder(const std::string& path);
 
 }  // namespace pvtune

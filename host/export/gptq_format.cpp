@@ -52,6 +52,7 @@ std::vector<T> transposed(const std::vector<T>& values, std::int64_t rows, std::
 struct IntegerGrid {
     std::int64_t zero = 0;
     std::int64_t shift = 0;
+    bool cuts = false;
 };
 
 IntegerGrid integer_grid(float zero, std::int64_t least, std::int64_t largest, std::int64_t levels) {
@@ -61,7 +62,7 @@ IntegerGrid integer_grid(float zero, std::int64_t least, std::int64_t largest, s
     const std::int64_t to = std::min(levels - 1 - largest, levels - 1 - rounded);
     const std::int64_t shift = from <= to ? std::clamp<std::int64_t>(0, from, to)
                                           : std::clamp<std::int64_t>(0, 1 - rounded, levels - 1 - rounded);
-    return {rounded + shift, shift};
+    return {rounded + shift, shift, from > to};
 }
 
 class GptqFormat : public MatrixFormat {
@@ -121,6 +122,11 @@ public:
                 const std::int64_t at = row * grids + grid;
                 const IntegerGrid integer =
                     pack_grid(codes, scalar, row, grid, columns, scalar.zeros.as<float>()[at], error);
+                if (integer.cuts && !round_zeros_) {
+                    throw Error(parts[0].name + ": a zero lies outside 1 .. " + std::to_string(scalar.levels - 1) +
+                                ", all that hf-gptq holds: add --round-zeros, which cuts the codes of such a group "
+                                "(the result says what that costs), or use --format hf-dense");
+                }
                 zeros[static_cast<std::size_t>(at)] = static_cast<std::uint8_t>(integer.zero - 1);
                 scales[static_cast<std::size_t>(at)] = from_float<f16>(scalar.scales.as<float>()[at]);
                 if (!std::isfinite(to_float(scales[static_cast<std::size_t>(at)])))

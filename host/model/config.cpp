@@ -51,7 +51,11 @@ void ignore_common(ConfigKeys& keys) {
 ModelConfig parse_config(const std::string& text, const std::string& source) {
     nlohmann::json json;
     try {
-        json = nlohmann::json::parse(text);
+        json = nlohmann::json::parse(text, [&](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
+            constexpr int deepest = 32;
+            if (depth > deepest) throw Error(source + ": is nested too deeply: no config.json of a language model");
+            return true;
+        });
     } catch (const nlohmann::json::exception& error) {
         throw Error(source + ": is not JSON: " + error.what());
     }

@@ -150,6 +150,7 @@ ImportPlan plan_import(const std::string& path) {
     const SafetensorsFolder folder(path);
     const std::vector<SourceTensor> sources = source_tensors(plan.config);
     check_names(folder, path, config, sources);
+    check_tied_head(folder, plan.config);
     for (const SourceTensor& source : sources) {
         const std::int64_t elements = TensorInfo{DType::u8, source.shape}.elements();
         const std::int64_t bytes = config.quantized(folder, source)
@@ -169,7 +170,6 @@ ImportResult import_model(const std::string& path, const std::string& out, const
     const SafetensorsFolder folder(path);
     const std::vector<SourceTensor> sources = source_tensors(config.model);
     check_names(folder, path, config, sources);
-    check_tied_head(folder, config.model);
 
     StoreWriter store(out, "weights", command);
     store.set_text("/", "config", config.model.json);

@@ -98,8 +98,10 @@ ModelConfig read_config(const StoreReader& store);
 std::vector<float> read_dense(const StoreReader& store, const std::string& name,
                               const std::vector<std::int64_t>& shape);
 
-/// f32 values as a dataset of the type and shape that `info` (the source file's) says.
-void write_as(StoreWriter& store, const std::string& path, const TensorInfo& info, const std::vector<float>& values);
+/// Trained values as a dataset of the type and shape that `info` (the source file's) says, norms and biases in f32:
+/// their steps are smaller than what bf16 tells apart.
+void write_trained(StoreWriter& store, const std::string& path, const TensorInfo& info,
+                   const std::vector<float>& values);
 
 /// Loads a dense or quantised model. length: positions that the rotary tables cover. Throws Error for missing tensors,
 /// wrong shapes and non-finite values. With a planning backend nothing is read but the allocations are recorded.

@@ -110,7 +110,8 @@ std::vector<float> read_dense(const StoreReader& store, const std::string& name,
     return values;
 }
 
-void write_as(StoreWriter& store, const std::string& path, const TensorInfo& info, const std::vector<float>& values) {
+void write_trained(StoreWriter& store, const std::string& path, const TensorInfo& info,
+                   const std::vector<float>& values) {
     const auto narrow = [&]<class T>(T) {
         std::vector<T> converted(values.size());
         std::transform(values.begin(), values.end(), converted.begin(), from_float<T>);
@@ -119,7 +120,8 @@ void write_as(StoreWriter& store, const std::string& path, const TensorInfo& inf
         }
         store.write(path, info.dtype, info.shape, converted.data());
     };
-    switch (info.dtype) {
+    const DType stored = info.shape.size() == 1 ? DType::f32 : info.dtype;
+    switch (stored) {
         case DType::bf16:
             narrow(bf16{});
             break;

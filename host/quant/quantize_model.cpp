@@ -59,6 +59,7 @@ QuantizePlan plan_quantize(const StoreReader& model, const QuantizationSpec& spe
         plan.bytes_read += info.bytes();
         if (!tensor.block_matrix) {
             plan.bytes_written += info.bytes();
+            if (tensor.name.starts_with("model.layers.")) plan.bytes_of_blocks += info.bytes();
             plan.largest_dense = std::max(plan.largest_dense, info.elements());
             continue;
         }
@@ -76,7 +77,11 @@ QuantizePlan plan_quantize(const StoreReader& model, const QuantizationSpec& spe
         plan.largest = std::max(plan.largest, info.elements());
         const std::int64_t code_bytes = spec.code_bits > bits_a_byte ? 2 : 1;
         const std::int64_t codes = scalar ? info.elements() : info.elements() / spec.group * spec.codebooks;
-        plan.bytes_written += bits / bits_a_byte + (quip ? 0 : codes * code_bytes);  // quip: counted as stored
+        // Codes lie in whole bytes; those of quip are accounted so.
+        const std::int64_t stored =
+            quip ? bits / bits_a_byte : (bits - codes * spec.code_bits) / bits_a_byte + codes * code_bytes;
+        plan.bytes_written += stored;
+        plan.bytes_of_blocks += stored;
     }
     return plan;
 }

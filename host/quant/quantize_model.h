@@ -16,6 +16,7 @@ struct QuantizePlan {
     std::int64_t largest_dense = 0;  ///< elements of the largest tensor that stays as it is
     std::int64_t bytes_read = 0;
     std::int64_t bytes_written = 0;
+    std::int64_t bytes_of_blocks = 0;  ///< of those written
 };
 
 /// Throws Error where the spec does not fit the model (columns that the group does not divide) or a matrix is quantised

@@ -84,7 +84,7 @@ void save_floats(Backend& backend, StoreWriter& store, const std::string& path, 
         halves[i] = from_float<f16>(host[i]);
         if (!std::isfinite(to_float(halves[i]))) {
             throw Error(path + ": element " + std::to_string(i) + " is " + std::to_string(host[i]) +
-                        ", beyond 16 bits; tune with a lower --lr");
+                        ", beyond 16 bits: use a lower --lr (tune) or --block-lr (quantize)");
         }
     }
     store.write(path, DType::f16, values.extents(), halves.data());

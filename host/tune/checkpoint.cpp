@@ -158,7 +158,7 @@ std::string Tuner::save_model(const std::string& path, const std::string& comman
             check_finite(backend_, spec.name, found->second);
             std::vector<float> values(static_cast<std::size_t>(info.elements()));
             backend_.download(values.data(), found->second);
-            write_as(store, tensor_path, info, values);
+            write_trained(store, tensor_path, info, values);
             continue;
         }
         std::vector<std::byte> bytes(static_cast<std::size_t>(info.bytes()));

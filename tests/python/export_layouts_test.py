@@ -62,6 +62,21 @@ class Gptq(ExportTest):
                 for name, weight in found.items():
                     np.testing.assert_array_equal(weight, expected[name], err_msg=name)
 
+    def test_zeros_outside_the_codes_are_refused_or_cut(self) -> None:
+        model = self.here / "zeros.h5"
+        shutil.copy(self.quantize("scalar", code_bits=2, group=32), model)
+        with h5py.File(model, "r+") as store:
+            for item in store["tensors"].values():
+                if isinstance(item, h5py.Group):
+                    zeros = np.clip(np.round(item["zeros"][...]), 1, 3)
+                    zeros[1, 0] = -5
+                    item["zeros"][...] = zeros
+        out = self.here / "out"
+        self.refused(run("export", "--model", model, "--format", "hf-gptq", "--out", out, "--quiet"), "outside 1 .. 3",
+                     "--round-zeros", nothing_at=out)
+        self.export(model, "hf-gptq", "--round-zeros")
+        self.assertGreater(self.said["rounding_relative_mse"], 0)
+
     def test_real_zeros_are_refused_or_rounded(self) -> None:
         model = self.quantize("scalar", code_bits=4, group=32)
         out = self.here / "out"

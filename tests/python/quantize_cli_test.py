@@ -114,6 +114,27 @@ class Calibrating(CalibrateTest):
             self.calibrate(out, "--dry-run", "--json", activation_memory=0))))
 
 
+    def test_plan_of_the_disk(self) -> None:
+        """What the file holds, and with a calibration its blocks once more."""
+        for flags in (("--code-bits", 4), ("--code-bits", 12), ("--representation", "scalar", "--code-bits", 3, "--group", 32)):
+            out = self.here / "q.h5"
+            command = ("quantize", "--model", self.model, "--out", out, *flags, "--json")
+            plan = self.result(run(*command, "--dry-run"))["bytes_written"]
+            self.result(run(*command))
+            held = {"all": 0, "blocks": 0}
+
+            def count(name: str, item: Any) -> None:
+                if isinstance(item, h5py.Dataset):
+                    held["all"] += item.size * item.dtype.itemsize
+                    held["blocks"] += item.size * item.dtype.itemsize if "model.layers" in name else 0
+
+            with h5py.File(out) as file:
+                file.visititems(count)
+            self.assertEqual(plan, held["all"], flags)
+            calibrated = self.result(run(*command, "--dry-run", "--calibrate", self.tokens, "--sequences", 8, "--ctx", 32))
+            self.assertEqual(calibrated["bytes_written"], held["all"] + held["blocks"], flags)
+
+
 class Stopping(CalibrateTest):
     def test_kill_twenty_times_and_resume(self) -> None:
         whole = self.here / "whole.h5"
@@ -150,6 +171,37 @@ class Stopping(CalibrateTest):
         self.refused(self.calibrate(out, "--resume", "--quiet"), "other inputs or flags")
         self.assertEqual(self.result(self.calibrate(out, "--json"))["content_hash"], expected)
 
+    def test_the_same_command_goes_on_behind_an_interrupt(self) -> None:
+        changes = {"block_epochs": 40, "block_lr": 1e-7}  # so that blocks last
+        expected = self.result(self.calibrate(self.here / "whole.h5", "--json", **changes))["content_hash"]
+        out, begun, log = (self.here / name for name in ("out.h5", "begun.jsonl", "log.jsonl"))
+        process = self.begin(out, log=begun, **changes)
+        while not begun.exists() and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+        if process.returncode == 0:
+            self.skipTest("a fast machine")
+        self.assertEqual(process.returncode, 130, errors)
+        resumed = self.result(self.calibrate(out, "--resume", "--json", log=log, **changes))
+        self.assertEqual(resumed["content_hash"], expected)
+        self.assertNotIn(0, [json.loads(line).get("block") for line in log.read_text().splitlines()])
+
+    def test_what_is_finished_is_not_made_again(self) -> None:
+        out = self.here / "out.h5"
+        self.result(self.calibrate(out, "--resume", "--json"))
+        content = out.read_bytes()
+        self.refused(self.calibrate(out, "--resume", "--quiet"), str(out), "is finished")
+        self.assertEqual(out.read_bytes(), content)
+        self.result(self.calibrate(out, "--json"))
+
+    def test_the_output_is_no_input(self) -> None:
+        for flag, path in (("--model", self.model), ("--calibrate", self.tokens)):
+            content = path.read_bytes()
+            link = self.here / flag
+            link.symlink_to(path)
+            self.refused(self.calibrate(link, "--quiet"), flag, "name another")
+            self.assertEqual(path.read_bytes(), content)
 
     def test_layout_of_a_finished_block(self) -> None:
         """As docs/formats.md has it."""

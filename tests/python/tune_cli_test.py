@@ -1,6 +1,7 @@
 """`pvtune tune` as a user runs it, on a tiny random model: what it prints and logs, interrupts and kills with --resume,
 and every input that it must refuse."""
 
+import fcntl
 import json
 import os
 import random
@@ -437,6 +438,45 @@ class Refusing(TuneTest):
         resumed = self.result(self.tune(out, "--json", "--resume", steps=4))["content_hash"]
         straight = self.result(self.tune(self.here / "straight.h5", "--json", steps=4))["content_hash"]
         self.assertEqual(resumed, straight)
+
+    def test_a_model_that_cannot_be_written_keeps_the_state(self) -> None:
+        out = self.here / "out.h5"
+        with open(f"{out}.partial", "w", encoding="utf-8") as partial:
+            fcntl.flock(partial, fcntl.LOCK_EX)  # as another run would hold it
+            self.refused(self.tune(out, "--quiet", steps=4), "another run is writing it", f"{out}.checkpoint", "--resume")
+        resumed = self.result(self.tune(out, "--json", "--resume", steps=4))["content_hash"]
+        self.assertEqual(resumed, self.result(self.tune(self.here / "straight.h5", "--json", steps=4))["content_hash"])
+
+    def test_norms_are_kept_in_32_bits(self) -> None:
+        """A step moves them by less than 16 bits tell apart."""
+        halves = {name: weight.astype(np.float16) for name, weight in tensors().items()}
+        model, quantized, out = (self.here / name for name in ("half.h5", "q.h5", "out.h5"))
+        self.result(run("import", "--from", write_folder(self.here / "hf", halves), "--out", model, "--json"))
+        self.result(run("quantize", "--model", model, "--code-bits", 4, "--calibrate", self.tokens, "--sequences", 8,
+                        "--ctx", 32, "--out", quantized, "--json"))
+        self.result(self.tune(out, "--json", steps=2, model=quantized, teacher=model, lr=1e-5))
+        norm = "model.layers.1.input_layernorm.weight"
+        with h5py.File(model) as start, h5py.File(quantized) as calibrated, h5py.File(out) as tuned:
+            values = [file["tensors"][norm][...] for file in (start, calibrated, tuned)]
+            self.assertEqual([value.dtype for value in values], ["f2", "f4", "f4"])
+            self.assertLess(0, np.abs(values[2] - values[1]).max())
+            self.assertEqual(tuned["tensors"]["model.embed_tokens.weight"].dtype, "f2")
+        self.result(run("eval", "--model", out, "--tokens", self.tokens, "--ctx", 64, "--json"))
+
+    def test_the_output_is_no_input(self) -> None:
+        for flag, path in (("--model", self.quantized), ("--teacher", self.model), ("--tokens", self.tokens)):
+            content = path.read_bytes()
+            link = self.here / flag
+            link.symlink_to(path)
+            self.refused(self.tune(link, steps=1), flag, "name another")
+            self.assertEqual(path.read_bytes(), content)
+
+    def test_an_unfinished_run_is_named_before_it_is_replaced(self) -> None:
+        out = self.here / "out.h5"
+        self.refused(self.tune(out, steps=4, log="/dev/full"), "/dev/full")
+        done = self.tune(out, "--json", steps=1)
+        self.result(done)
+        self.assertIn(f"warning: {out}.checkpoint is of a run that did not end", done.stderr)
 
 
 if __name__ == "__main__":
