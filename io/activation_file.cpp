@@ -12,15 +12,8 @@
 namespace pvtune {
 
 struct ActivationFile::State {
-    /// Closed after HDF5 is done with it.
-    struct Descriptor : hdf5::File {
-        ~Descriptor() {
-            if (descriptor >= 0) ::close(descriptor);
-        }
-    };
-
     std::string path;
-    Descriptor raw;
+    hdf5::File raw;  ///< closed last, after HDF5 is done with it
     hdf5::Id file, dataset, type;
     std::array<hsize_t, 3> shape{};
 

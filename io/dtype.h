@@ -87,6 +87,9 @@ constexpr f16 from_float<f16>(float value) {
     return static_cast<f16>(value);
 }
 
+/// The nearest that 16 bits hold.
+constexpr float round_to_f16(float value) { return to_float(from_float<f16>(value)); }
+
 /// The DType of a C++ element type.
 template <class T>
 inline constexpr DType dtype_of = DType::f32;

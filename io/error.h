@@ -2,6 +2,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 namespace pvtune {
 
@@ -11,5 +12,8 @@ class Error : public std::runtime_error {
 public:
     using std::runtime_error::runtime_error;
 };
+
+/// A name from a file made fit for such a line.
+std::string printable(std::string_view name);
 
 }  // namespace pvtune

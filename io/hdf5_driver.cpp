@@ -144,6 +144,10 @@ hid_t register_driver() {
 
 }  // namespace
 
+File::~File() {
+    if (descriptor >= 0) ::close(descriptor);
+}
+
 Id access_through(File& file) {
     static const hid_t driver = register_driver();
     Id access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);

@@ -71,6 +71,11 @@ struct File {
     int descriptor = -1;
     std::uint64_t size = 0;
     int error = 0;  ///< errno of the first failed read or write
+
+    File() = default;
+    ~File();
+    File(const File&) = delete;
+    File& operator=(const File&) = delete;
 };
 
 /// File access properties that make HDF5 read and write through `file`, which must outlive every id of that HDF5 file.

@@ -109,14 +109,6 @@ void fail_reading(const std::string& path, const hdf5::File& raw, const std::str
     fail_damaged(path, what + ": " + reason);
 }
 
-std::string printable(std::string_view name) {
-    constexpr std::size_t longest = 200;
-    std::string result(name.substr(0, longest));
-    for (char& c : result)
-        if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
-    return name.size() > longest ? result + "..." : result;
-}
-
 std::string to_text(const std::vector<std::int64_t>& shape) {
     std::string result = "[";
     for (const auto extent : shape) {

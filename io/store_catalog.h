@@ -51,8 +51,6 @@ Catalog read(const std::string& path, const hdf5::File& raw, hid_t file);
 [[noreturn]] void fail_foreign(const std::string& path, const std::string& what);
 /// An error of HDF5 while reading: the disk's own error where there is one, otherwise damage.
 [[noreturn]] void fail_reading(const std::string& path, const hdf5::File& raw, const std::string& what);
-/// A name from a file made fit for one line of text.
-std::string printable(std::string_view name);
 /// "[2, 3]"
 std::string to_text(const std::vector<std::int64_t>& shape);
 

@@ -64,15 +64,8 @@ void open_file(const std::string& path, hdf5::File& raw) {
 }  // namespace
 
 struct StoreReader::State {
-    /// Closed last, after HDF5 is done with it.
-    struct Descriptor : hdf5::File {
-        ~Descriptor() {
-            if (descriptor >= 0) ::close(descriptor);
-        }
-    };
-
     std::string path;
-    Descriptor raw;
+    hdf5::File raw;  ///< closed last, after HDF5 is done with it
     hdf5::Id file;
     catalog::Catalog objects;
     std::string open_name;  ///< the dataset last read stays open: its chunk cache serves the next rows
@@ -83,7 +76,7 @@ struct StoreReader::State {
     const catalog::Object& object(const std::string& name) const {
         const auto found = objects.find(catalog::absolute(name));
         if (found == objects.end())
-            throw Error(path + ": holds no '" + catalog::printable(name) +
+            throw Error(path + ": holds no '" + printable(name) +
                         "': check that it was made for this model and command, or make it again");
         return found->second;
     }
@@ -91,7 +84,7 @@ struct StoreReader::State {
     const TensorInfo& tensor(const std::string& name) const {
         const auto& found = object(name);
         if (found.is_group)
-            throw Error(path + ": '" + catalog::printable(name) +
+            throw Error(path + ": '" + printable(name) +
                         "' is a group, expected a dataset: check that it was made for this command");
         return found.info;
     }
@@ -100,7 +93,7 @@ struct StoreReader::State {
     const T& attribute(const std::string& name, const std::string& key, const char* kind) const {
         const auto& attributes = object(name).attributes;
         const auto found = attributes.find(key);
-        const std::string text = path + ": attribute '" + key + "' of '" + catalog::printable(name) + "' ";
+        const std::string text = path + ": attribute '" + key + "' of '" + printable(name) + "' ";
         if (found == attributes.end())
             throw Error(text + "is missing: check that the file was made for this command, or make it again");
         const T* value = std::get_if<T>(&found->second);
@@ -122,8 +115,7 @@ struct StoreReader::State {
         if (version < 1) catalog::fail_damaged(path, "format " + std::to_string(version));
         const auto& found = attribute<std::string>("/", "kind", "a text");
         if (!kind.empty() && found != kind)
-            throw Error(path + ": is a " + catalog::printable(found) + " file, expected " + kind +
-                        ": name the right file");
+            throw Error(path + ": is a " + printable(found) + " file, expected " + kind + ": name the right file");
     }
 
     hid_t dataset(const std::string& name) {
@@ -133,7 +125,7 @@ struct StoreReader::State {
         const hdf5::Id access(H5Pcreate(H5P_DATASET_ACCESS), H5Pclose);
         H5Pset_chunk_cache(access.get(), H5D_CHUNK_CACHE_NSLOTS_DEFAULT, chunk_cache_bytes, 1.0);
         hdf5::Id opened(H5Dopen2(file.get(), absolute.c_str(), access.get()), H5Dclose);
-        const std::string what = "dataset '" + catalog::printable(name) + "'";
+        const std::string what = "dataset '" + printable(name) + "'";
         if (!opened) catalog::fail_reading(path, raw, what);
         // HDF5 would fill chunks that were never written with zeros.
         if (H5Dget_storage_size(opened.get()) < static_cast<hsize_t>(tensor(name).bytes()))
@@ -153,7 +145,7 @@ struct StoreReader::State {
         open_run = open_line = 1;
         if (H5Pget_layout(creation.get()) != H5D_CHUNKED) return;
         if (H5Pget_chunk(creation.get(), static_cast<int>(dimensions), chunk.data()) != static_cast<int>(dimensions))
-            catalog::fail_reading(path, raw, "dataset '" + catalog::printable(open_name) + "'");
+            catalog::fail_reading(path, raw, "dataset '" + printable(open_name) + "'");
         for (std::size_t i = dimensions; i-- > 0;) {
             open_run = open_line * static_cast<std::int64_t>(chunk[i]);
             open_line *= info.shape[i];
@@ -184,7 +176,7 @@ struct StoreReader::State {
         if (info.bytes() == 0) return;
         const hid_t opened = dataset(name);
         if (H5Dread(opened, hdf5::file_type(info.dtype).get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)
-            catalog::fail_reading(path, raw, "dataset '" + catalog::printable(name) + "'");
+            catalog::fail_reading(path, raw, "dataset '" + printable(name) + "'");
         check_zeros(info, 0, info.elements(), data);
     }
 
@@ -199,7 +191,7 @@ struct StoreReader::State {
     void load_rows(const std::string& name, std::int64_t first, std::int64_t count, void* data) {
         const TensorInfo& info = tensor(name);
         if (info.shape.empty() || first < 0 || count < 0 || count > info.shape[0] - first)
-            throw Error(path + ": '" + catalog::printable(name) + "' has the shape " + catalog::to_text(info.shape) +
+            throw Error(path + ": '" + printable(name) + "' has the shape " + catalog::to_text(info.shape) +
                         ", but rows " + std::to_string(first) + " to " + std::to_string(first + count) +
                         " are needed: make the file again");
         if (info.bytes() == 0 || count == 0) return;
@@ -212,7 +204,7 @@ struct StoreReader::State {
         const hdf5::Id in_memory(H5Screate_simple(static_cast<int>(extents.size()), extents.data(), nullptr), H5Sclose);
         if (H5Sselect_hyperslab(in_file.get(), H5S_SELECT_SET, start.data(), nullptr, extents.data(), nullptr) < 0 ||
             H5Dread(opened, hdf5::file_type(info.dtype).get(), in_memory.get(), in_file.get(), H5P_DEFAULT, data) < 0)
-            catalog::fail_reading(path, raw, "dataset '" + catalog::printable(name) + "'");
+            catalog::fail_reading(path, raw, "dataset '" + printable(name) + "'");
     }
 
     XXH128_hash_t data_hash(const std::string& name) {
@@ -278,7 +270,7 @@ bool StoreReader::is_group(const std::string& object) const { return has(object)
 
 std::vector<std::string> StoreReader::children(const std::string& group) const {
     if (!state_->object(group).is_group)
-        throw Error(path() + ": '" + catalog::printable(group) +
+        throw Error(path() + ": '" + printable(group) +
                     "' is a dataset, expected a group: check that it was made for this command");
     std::string prefix = catalog::absolute(group);
     if (prefix != "/") prefix += '/';
@@ -311,7 +303,7 @@ TensorInfo StoreReader::info(const std::string& dataset) const { return state_->
 void StoreReader::expect(const std::string& dataset, DType dtype, const std::vector<std::int64_t>& shape) const {
     const TensorInfo& found = state_->tensor(dataset);
     if (found.dtype == dtype && found.shape == shape) return;
-    throw Error(path() + ": '" + catalog::printable(dataset) + "' is " + std::string(name_of(found.dtype)) + " " +
+    throw Error(path() + ": '" + printable(dataset) + "' is " + std::string(name_of(found.dtype)) + " " +
                 catalog::to_text(found.shape) + ", expected " + std::string(name_of(dtype)) + " " +
                 catalog::to_text(shape) + ": check that it was made for this model, or make it again");
 }
@@ -320,7 +312,7 @@ void StoreReader::read(const std::string& dataset, void* data, std::int64_t byte
     const hdf5::Session session;
     const TensorInfo& found = state_->tensor(dataset);
     if (found.bytes() != bytes)
-        throw Error(path() + ": '" + catalog::printable(dataset) + "' is " + std::string(name_of(found.dtype)) + " " +
+        throw Error(path() + ": '" + printable(dataset) + "' is " + std::string(name_of(found.dtype)) + " " +
                     catalog::to_text(found.shape) + " (" + std::to_string(found.bytes()) + " bytes), expected " +
                     std::to_string(bytes) + " bytes: check that it was made for this model, or make it again");
     state_->read(dataset, data);

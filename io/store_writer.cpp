@@ -71,16 +71,9 @@ hdf5::Id creation_properties(hid_t kind) {
 }  // namespace
 
 struct StoreWriter::State {
-    /// Closed last, after HDF5 is done with it; its lock keeps other runs away until then.
-    struct Descriptor : hdf5::File {
-        ~Descriptor() {
-            if (descriptor >= 0) ::close(descriptor);
-        }
-    };
-
     std::string path;
     std::string partial;
-    Descriptor raw;
+    hdf5::File raw;  ///< closed last, after HDF5 is done with it; its lock keeps other runs away until then
     hdf5::Id file;
     catalog::Catalog objects;
     bool finished = false;  ///< committed or given up

@@ -175,6 +175,26 @@ TEST(CalibratedAdditive, TheSameBitsEveryTime) {
     EXPECT_NE(one.codes, other.codes);
 }
 
+TEST(CalibratedAdditive, TheSameBitsForAnyThreads) {
+    constexpr std::int64_t many = 300;  // rows: several chunks for every thread
+    const std::vector<float> weight = gaussian(many * columns, 10);
+    const std::vector<float> hessian = hessian_of(64, 11);
+    for (const QuantizationSpec& spec : {QuantizationSpec{"aqlm", 2, 4, 4}, QuantizationSpec{"vq", 1, 6, 8}}) {
+        const auto encode = [&](int threads) {
+            EncodedMatrix encoded;
+            with_threads(threads, [&] { encoded = encode_on_cpu("w", weight, many, columns, spec, 12, hessian); });
+            return encoded;
+        };
+        const EncodedMatrix one = encode(1);
+        for (const int threads : {2, 3}) {
+            const EncodedMatrix more = encode(threads);
+            EXPECT_EQ(one.codes, more.codes) << threads;
+            EXPECT_EQ(one.codebooks, more.codebooks) << threads;
+            EXPECT_EQ(one.scales, more.scales) << threads;
+        }
+    }
+}
+
 TEST(CalibratedAdditive, HessiansThatSayLittle) {
     const std::vector<float> weight = gaussian(rows * columns, 13);
     const QuantizationSpec spec{"aqlm", 2, 4, 4};

@@ -32,12 +32,6 @@ struct Row {
     double bits_per_weight() const { return static_cast<double>(bits) / static_cast<double>(weights); }
 };
 
-std::string shape_text(const std::vector<std::int64_t>& shape) {
-    std::string text;
-    for (const auto extent : shape) text += (text.empty() ? "" : " x ") + std::to_string(extent);
-    return text;
-}
-
 /// "model.layers.12.mlp.up_proj.weight" -> "model.layers.*.mlp.up_proj.weight"
 std::string without_layer(std::string name) {
     const std::string prefix = "model.layers.";

@@ -56,6 +56,12 @@ std::string duration_text(double seconds) {
     return format("%ld:%02ld:%02ld", whole / 3600, whole / 60 % 60, whole % 60);
 }
 
+std::string shape_text(const std::vector<std::int64_t>& shape) {
+    std::string text;
+    for (const auto extent : shape) text += (text.empty() ? "" : " x ") + std::to_string(extent);
+    return text.empty() ? "a single number" : text;
+}
+
 std::string one_line(std::string_view text) {
     std::string line;
     for (const char c : text) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace pvtune {
 
@@ -15,6 +16,9 @@ std::string bytes_text(std::int64_t bytes);
 std::string count_text(double count);
 /// "0.4 s", "59 s", "3:07", "2:03:07"
 std::string duration_text(double seconds);
+
+/// "2 x 3"; "a single number" without dimensions.
+std::string shape_text(const std::vector<std::int64_t>& shape);
 
 /// All on one line: runs of white space and control characters become one space.
 std::string one_line(std::string_view text);

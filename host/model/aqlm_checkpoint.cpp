@@ -1,5 +1,6 @@
 #include "host/model/aqlm_checkpoint.h"
 
+#include "host/common/text.h"
 #include "host/quant/additive.h"
 #include "io/error.h"
 
@@ -29,9 +30,7 @@ std::string where_of(const SafetensorsFolder& folder, const std::string& name) {
 
 void check_part(const SafetensorsFolder& folder, const std::string& name, const std::vector<std::int64_t>& shape) {
     if (folder.info(name).shape == shape) return;
-    std::string wanted;
-    for (const auto extent : shape) wanted += (wanted.empty() ? "" : " x ") + std::to_string(extent);
-    throw Error(where_of(folder, name) + " is not " + wanted +
+    throw Error(where_of(folder, name) + " is not " + shape_text(shape) +
                 ", as config.json wants: is it the config of this model?");
 }
 

@@ -1,5 +1,6 @@
 #include "host/model/import.h"
 
+#include "host/common/text.h"
 #include "host/model/aqlm_checkpoint.h"
 #include "host/model/source.h"
 #include "host/quant/quantize_model.h"
@@ -40,12 +41,6 @@ FolderConfig read_folder_config(const std::string& folder) {
     if (stream.bad()) throw Error(path + ": cannot be read: check the disk");
     const auto aqlm = take_aqlm_layout(text, path);
     return {parse_config(text, path), aqlm};
-}
-
-std::string shape_text(const std::vector<std::int64_t>& shape) {
-    std::string text;
-    for (const auto extent : shape) text += (text.empty() ? "" : " x ") + std::to_string(extent);
-    return text.empty() ? "a single number" : text;
 }
 
 /// Tensors that old exports carry and that the config implies.

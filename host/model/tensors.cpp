@@ -1,3 +1,4 @@
+#include "host/common/text.h"
 #include "host/model/model.h"
 #include "io/error.h"
 
@@ -77,11 +78,8 @@ std::vector<float> read_dense(const StoreReader& store, const std::string& name,
     if (store.is_group(path)) throw Error(store.path() + ": " + name + " is quantised, a dense tensor is needed");
     const TensorInfo info = store.info(path);
     if (info.shape != shape) {
-        std::string text;
-        for (const auto extent : info.shape) text += (text.empty() ? "" : " x ") + std::to_string(extent);
-        std::string wanted;
-        for (const auto extent : shape) wanted += (wanted.empty() ? "" : " x ") + std::to_string(extent);
-        throw Error(store.path() + ": " + name + " is " + text + ", the config wants " + wanted);
+        throw Error(store.path() + ": " + name + " is " + shape_text(info.shape) + ", the config wants " +
+                    shape_text(shape));
     }
     const auto count = static_cast<std::size_t>(info.elements());
     std::vector<float> values(count);

@@ -13,8 +13,6 @@ using cpu::for_chunks;
 
 constexpr std::int64_t rows_per_chunk = 16;
 
-float round_to_f16(float value) { return to_float(from_float<f16>(value)); }
-
 /// The Hessian with its mean diagonal at 1, damped; one that says nothing (zero, or not finite) becomes the identity.
 std::vector<float> normalized(std::span<const float> hessian, std::int64_t columns, double damping) {
     double trace = 0;

@@ -28,8 +28,6 @@ constexpr std::int64_t rows_per_chunk = 16;
 // Codewords: a round costs codewords * groups, some seconds for 2^16.
 constexpr std::int64_t large = 4096;
 
-float round_to_f16(float value) { return to_float(from_float<f16>(value)); }
-
 struct Work {
     std::string name;
     std::span<const float> weight;

@@ -11,8 +11,6 @@ constexpr int clipped_ranges = 14;  ///< of 1, 0.95, .. times the range: 2-bit g
 constexpr float clip_step = 0.05F;
 constexpr int refits = 4;
 
-float round_to_f16(float value) { return to_float(from_float<f16>(value)); }
-
 /// As it will be stored. Weights too small for 16 bits, zeros among them, get the code 0 of a grid that starts there.
 Grid stored(float scale, float zero) {
     constexpr float smallest = 0x1p-24F;

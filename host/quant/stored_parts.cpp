@@ -1,19 +1,11 @@
 #include "host/quant/stored_parts.h"
 
+#include "host/common/text.h"
 #include "io/error.h"
 
 #include <cmath>
 
 namespace pvtune {
-namespace {
-
-std::string shape_text(const std::vector<std::int64_t>& shape) {
-    std::string text = "[";
-    for (std::size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
-    return text + "]";
-}
-
-}  // namespace
 
 void refuse_part(const StoreReader& store, const std::string& path, const std::string& fault) {
     throw Error(store.path() + ": " + path + ": " + fault + "; the file is damaged, quantise the model again");
@@ -71,7 +63,7 @@ std::vector<std::uint8_t> read_bytes(const StoreReader& store, const std::string
 void round_to_halves(Backend& backend, Tensor values) {
     std::vector<float> host(static_cast<std::size_t>(values.elements()));
     backend.download(host.data(), values);
-    for (float& value : host) value = to_float(from_float<f16>(value));
+    for (float& value : host) value = round_to_f16(value);
     backend.upload(values, host.data());
 }
 
