@@ -15,8 +15,11 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
+#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 namespace pvtune {
 
@@ -25,7 +28,9 @@ namespace {
 struct GenerateOptions {
     std::string model;
     std::string tokenizer;
-    std::string prompt, bos = "auto";
+    std::string prompt, prompt_file, bos = "auto";
+
+    const char* prompt_flag() const { return prompt_file.empty() ? "--prompt" : "--prompt-file"; }
     std::int64_t max_tokens = 64;
     SamplingSettings sampling;
 };
@@ -47,10 +52,23 @@ std::vector<std::uint32_t> end_tokens(const ModelConfig& config) {
     return ends;
 }
 
+std::string prompt_of(const GenerateOptions& options) {
+    if (options.prompt_file.empty()) return options.prompt;
+    std::ifstream file;
+    if (options.prompt_file != "-") {
+        file.open(options.prompt_file, std::ios::binary);
+        if (!file || std::filesystem::is_directory(options.prompt_file))
+            throw Error("--prompt-file " + options.prompt_file + ": cannot be read: name a text file");
+    }
+    std::ostringstream text;
+    text << (options.prompt_file == "-" ? std::cin : file).rdbuf();
+    return text.str();
+}
+
 std::vector<std::uint32_t> encode_prompt(TokenizerProcess& tokenizer, const GenerateOptions& options,
                                          const ModelConfig& config) {
-    const std::vector<std::uint32_t> tokens = tokenizer.encode(options.prompt);
-    if (tokens.empty()) throw Error("--prompt: holds no token: give at least one word");
+    const std::vector<std::uint32_t> tokens = tokenizer.encode(prompt_of(options));
+    if (tokens.empty()) throw Error(std::string(options.prompt_flag()) + ": holds no token: give at least one word");
     for (const std::uint32_t token : tokens) {
         if (static_cast<std::int64_t>(token) >= config.vocabulary) {
             throw Error(options.tokenizer + ": gives token " + std::to_string(token) +
@@ -184,7 +202,10 @@ void add_generate_command(CLI::App& app, CommonOptions& common) {
     command->add_option("--tokenizer", options->tokenizer, "the model's own tokenizer.json")
         ->type_name("FILE")
         ->required();
-    command->add_option("--prompt", options->prompt, "the text to continue")->type_name("TEXT")->required();
+    auto* prompt = command->add_option("--prompt", options->prompt, "the text to continue")->type_name("TEXT");
+    command->add_option("--prompt-file", options->prompt_file, "a file that holds it, - for standard input")
+        ->type_name("FILE")
+        ->excludes(prompt);
     command->add_option("--max-tokens", options->max_tokens, "tokens to add at most")
         ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30))
         ->type_name("N")
@@ -203,7 +224,11 @@ void add_generate_command(CLI::App& app, CommonOptions& common) {
     command->footer(
         "The text goes to standard output as it grows; no chat template is applied.\n"
         "Example: pvtune generate --model q.h5 --tokenizer tokenizer.json --prompt \"The city of\"");
-    command->callback([&common, options] { run(common, *options); });
+    command->callback([&common, options, prompt] {
+        if (prompt->count() == 0 && options->prompt_file.empty())
+            throw Error("--prompt or --prompt-file is needed (see pvtune generate --help)");
+        run(common, *options);
+    });
 }
 
 }  // namespace pvtune

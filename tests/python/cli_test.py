@@ -224,6 +224,24 @@ class Commands(CommandLine):
         drawn = [self.result(run(*command, "--temperature", 1, "--seed", 3, "--json"))["text"] for _ in range(2)]
         self.assertEqual(drawn[0], drawn[1])
 
+    def test_a_prompt_from_a_file(self) -> None:
+        command = ("generate", "--model", self.model, "--tokenizer", self.tokenizer, "--max-tokens", 2)
+        prompt, empty = self.here / "prompt.txt", self.here / "empty.txt"
+        text = "w5\n w6 " * 3
+        prompt.write_text(text)
+        empty.touch()
+        given = self.result(run(*command, "--prompt", text, "--json"))["text"]
+        self.assertEqual(self.result(run(*command, "--prompt-file", prompt, "--json"))["text"], given)
+        with open(prompt, encoding="utf-8") as file:
+            done = subprocess.run([PVTUNE, *map(str, command), "--prompt-file", "-", "--json"], stdin=file,
+                                  capture_output=True, text=True, check=False)
+        self.assertEqual(self.result(done)["text"], given)
+        self.refused(run(*command), "--prompt or --prompt-file")
+        self.refused(run(*command, "--prompt", "w1", "--prompt-file", prompt), "excludes")
+        self.refused(run(*command, "--prompt-file", empty), "--prompt-file", "no token")
+        self.refused(run(*command, "--prompt-file", self.here), "name a text file")
+        self.refused(run(*command, "--prompt-file", self.here / "none"), "name a text file")
+
     def test_dry_runs_start_nothing(self) -> None:
         out = self.here / "out.h5"
         for command in (("import", "--from", self.hf, "--out", out), ("quantize", "--model", self.model, "--out", out),
