@@ -18,6 +18,7 @@ import json  # noqa: E402
 import re  # noqa: E402
 import subprocess  # noqa: E402
 import time  # noqa: E402
+import traceback  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any, Callable  # noqa: E402
@@ -243,7 +244,8 @@ def time_left(names: list[str], past: dict[str, float]) -> str:
 def run_stages(stages: list[Stage], state: Record, save: Callable[[], None], expected: Record, here: str,
                usual: dict[str, float]) -> bool:
     """Runs what has not passed yet and says whether there was any; every stage's outcome and duration is saved at once.
-    `usual` is how long stages take where the state does not know."""
+    Nothing runs behind a build that failed: it would be an older program. `usual` is how long stages take where the state
+    does not know."""
     done = state["stages"]
     waiting = [stage for stage in stages if done.get(stage.name, {}).get("outcome") != "passed"]
     for index, stage in enumerate(waiting):
@@ -258,6 +260,10 @@ def run_stages(stages: list[Stage], state: Record, save: Callable[[], None], exp
         except Error as error:
             entry["record"] = getattr(error, "record", {})
             entry["problems"] = [one_line(error)]
+        except Exception as error:  # a stage that breaks must not take the report with it
+            traceback.print_exc()
+            entry["record"] = {}
+            entry["problems"] = [f"{type(error).__name__}: {one_line(error)}"]
         entry["seconds"] = round(time.monotonic() - start, 1)
         if entry["problems"]:
             entry["outcome"] = "failed"
@@ -266,7 +272,13 @@ def run_stages(stages: list[Stage], state: Record, save: Callable[[], None], exp
         else:  # what fails may end early
             state["seconds"][stage.name] = entry["seconds"]
         done[stage.name] = entry
+        build_failed = stage.name == "build" and entry["outcome"] == "failed"
+        if build_failed:
+            done.update({other.name: {"outcome": "not run", "problems": [], "record": {}, "seconds": 0}
+                         for other in waiting[index + 1:]})
         save()
+        if build_failed:
+            break
     return bool(waiting)
 
 
@@ -313,7 +325,8 @@ def main() -> None:
 
     ran = run_stages(stages, state, save, {} if arguments.update else expected, here, expected.get("seconds", {}))
     done = {stage.name: state["stages"][stage.name] for stage in stages}
-    failed = [name for name, entry in done.items() if entry["outcome"] != "passed"]
+    failed = [name for name, entry in done.items() if entry["outcome"] == "failed"]
+    left = sum(entry["outcome"] == "not run" for entry in done.values())
     if arguments.update and not failed:
         expected = updated(expected, done, here, arguments.reason, now["commit"])
         write_text(arguments.expected, json.dumps(expected, indent=1, sort_keys=True) + "\n")
@@ -325,7 +338,7 @@ def main() -> None:
         write_text(out / "history.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
     missing = unrecorded(done, expected, here)
     write_report(out, done, history, here, missing)
-    print(f"{verdict(done, missing)}{': ' + ', '.join(failed) if failed else ''}: {out / 'report.md'}")
+    print(f"{verdict(done, missing)}{': ' + ', '.join(failed) if failed else ''}{f' ({left} not run)' if left else ''}: {out / 'report.md'}")
     sys.exit(1 if failed else 0)
 
 

@@ -181,6 +181,24 @@ class Running(unittest.TestCase):
         self.run_nightly("--only", "first")
         self.assertIn("[1/1, 2 min left] first", self.complained)
 
+    def test_nothing_runs_behind_a_build_that_failed(self) -> None:
+        self.records = {"build": self.nightly.Error("no compiler"), **self.records}
+        self.assertEqual(self.run_nightly(), ["build"])
+        self.assertEqual(self.headline(), "# FAIL: 0 of 4 stages passed")
+        report = (self.out / "report.md").read_text()
+        self.assertIn("- **build**: no compiler", report)
+        self.assertIn("| operations cpu | not run | 0 |", report)
+        self.assertTrue(self.said.startswith("FAIL: build (3 not run): "), self.said)
+        self.records["build"] = {}
+        self.assertEqual(self.run_nightly(), list(self.records), "what was not run has not passed")
+        self.assertTrue(self.headline().startswith("# PASS"))
+
+    def test_a_stage_that_breaks_fails_alone(self) -> None:
+        self.records["first"] = FileNotFoundError(2, "No such file or directory", "build/pvtune")
+        self.assertEqual(self.run_nightly(), list(self.records))
+        self.assertEqual(self.headline(), "# FAIL: 2 of 3 stages passed")
+        self.assertIn("FileNotFoundError: [Errno 2] No such file or directory: 'build/pvtune'", self.complained)
+
     def test_the_first_line_says_what_no_hashes_stand_for(self) -> None:
         unknown = "PASS (no hashes recorded for this platform: tolerances only)"
         self.run_nightly()
