@@ -53,8 +53,10 @@ if [[ ${CARRY_DEMO:-} == 1 ]]; then
     done
 fi
 
-commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
-changed=$([[ -z $(git status --porcelain -uno 2>/dev/null) ]] && echo false || echo true)
+commit=unknown changed=null
+if head=$(git rev-parse HEAD 2>/dev/null) && changes=$(git status --porcelain -uno 2>/dev/null); then
+    commit=$head changed=$([[ -z $changes ]] && echo false || echo true)
+fi
 nvcc=$("${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" --version | sed -n 's/.*\(release [0-9.]*\).*/nvcc \1/p')
 cat >"$out/manifest.json" <<END
 {

@@ -21,7 +21,7 @@ import time  # noqa: E402
 import traceback  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Any, Callable  # noqa: E402
+from typing import Any, Callable, Optional  # noqa: E402
 
 from errors import Error, one_line, run  # noqa: E402
 from files import write_text  # noqa: E402
@@ -67,11 +67,41 @@ def output(*command: str) -> str:
 
 
 def sources() -> Record:
-    """The commit, and a hash of what is changed since."""
-    added = output("git", "ls-files", "--others", "--exclude-standard").splitlines()
-    changes = output("git", "diff", "HEAD") + (output("git", "hash-object", *added) if added else "")
-    return {"commit": output("git", "rev-parse", "--short", "HEAD"),
-            "changes": hashlib.sha256(changes.encode()).hexdigest()[:12] if changes else ""}
+    """The commit, and a hash of what is changed since; without git that of every file."""
+    commit, changes = git("rev-parse", "--short", "HEAD"), git("diff", "HEAD")
+    added = git("ls-files", "-z", "--others", "--exclude-standard")
+    if commit is None or changes is None or added is None:
+        return {"commit": "unknown", "changes": digest_of_files(files_without_git(), b"")}
+    names = [os.fsdecode(name) for name in added.split(b"\0") if name]
+    return {"commit": commit.decode().strip(), "changes": digest_of_files(names, changes) if names or changes else ""}
+
+
+def git(*arguments: str) -> Optional[bytes]:
+    """What git says; None where it is not there or does not know this folder."""
+    try:
+        done = subprocess.run(["git", *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False, cwd=ROOT)
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def files_without_git() -> list[str]:
+    """Every file here but what is made."""
+    found = []
+    for folder, folders, names in os.walk(ROOT):
+        made = {".git", "__pycache__"} | ({"build", "out"} if Path(folder) == ROOT else set())
+        folders[:] = [name for name in folders if name not in made]
+        found += [os.path.relpath(os.path.join(folder, name), ROOT) for name in names]
+    return found
+
+
+def digest_of_files(names: list[str], more: bytes) -> str:
+    """Of the files' names and contents, and of more."""
+    digest = hashlib.sha256(more)
+    for name in sorted(names):
+        data = (ROOT / name).read_bytes() if (ROOT / name).is_file() else b""  # a link to nothing, a repository in this one
+        digest.update(os.fsencode(name) + b"\0" + hashlib.sha256(data).digest())
+    return digest.hexdigest()[:12]
 
 
 def platform() -> str:

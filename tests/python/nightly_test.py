@@ -225,6 +225,55 @@ class Running(unittest.TestCase):
             self.assertEqual((self.out / f"trend-{name}.png").read_bytes()[:4], b"\x89PNG")
 
 
+class Sources(unittest.TestCase):
+    """What stages passed on: any edit makes other sources of them, with git and without."""
+
+    def setUp(self) -> None:
+        import nightly
+
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.root = Path(scratch.name)
+        (self.root / "scripts").mkdir()
+        (self.root / "scripts" / "a.py").write_text("a")
+        mock.patch.object(nightly, "ROOT", self.root).start()
+        self.addCleanup(mock.patch.stopall)
+        self.sources = nightly.sources
+
+    def edits(self) -> None:
+        """Files that are changed, new, renamed or made."""
+        seen = [self.sources()]
+        for name, text in (("scripts/a.py", "b"), ("scripts/new.py", ""), ("scripts/gr\u00fc\u00dfe\n.py", "1"),
+                           ("scripts/gr\u00fc\u00dfe\n.py", "2"), (os.fsdecode(b"scripts/\xff"), "")):
+            (self.root / name).write_text(text)
+            self.assertNotIn(self.sources(), seen, name)
+            seen.append(self.sources())
+        (self.root / "scripts" / "new.py").rename(self.root / "scripts" / "newer.py")
+        self.assertNotIn(self.sources(), seen)
+        os.symlink("nowhere", self.root / "scripts" / "link")
+        self.assertEqual(self.sources(), self.sources())
+
+    def test_without_git(self) -> None:
+        with mock.patch.dict(os.environ, {"GIT_CEILING_DIRECTORIES": str(self.root.parent)}):
+            self.assertEqual(self.sources()["commit"], "unknown")
+            self.edits()
+            before = self.sources()
+            (self.root / "build").mkdir()
+            (self.root / "build" / "made").write_text("")
+            self.assertEqual(self.sources(), before)
+
+    def test_with_git(self) -> None:
+        for command in (["init", "-q"], ["add", "scripts/a.py"],
+                        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "a"]):
+            subprocess.run(["git", *command], cwd=self.root, check=True)
+        clean = self.sources()
+        self.assertEqual(clean["changes"], "")
+        self.edits()
+        self.assertEqual(self.sources()["commit"], clean["commit"])
+        (self.root / ".git" / "HEAD").write_text("damaged")  # git fails: that is not "no changes"
+        self.assertEqual(self.sources()["commit"], "unknown")
+
+
 class Inputs(unittest.TestCase):
     """What the matrix starts from, with stand-ins for the scripts that make it."""
 
