@@ -3,7 +3,7 @@
 Usage: test_summary.py RESULTS FAILED PROGRAM...
 RESULTS is the folder of <program>.xml (GoogleTest) and <program>.json (Python); FAILED a file that names the programs
 which did not end with success; PROGRAM are those that ran. A program without a report crashed (or timed out): it counts
-as one failed case.
+as one failed case, and so does one in which no test ran.
 """
 
 import json
@@ -55,7 +55,9 @@ def main() -> None:
         passed += good
         failed += [f"{program}: {name}" for name in bad]
         skipped += [f"{program}: {reason}" for reason in left_out]
-        if program in unsuccessful and not bad:
+        if not good and not bad and not left_out:
+            failed.append(f"{program}: no test ran in it")
+        elif program in unsuccessful and not bad:
             failed.append(f"{program}: every case passed, but the program ended with an error")
     for line in skipped:
         print(f"skipped  {line}")

@@ -155,6 +155,14 @@ class SummaryTest(ProgramTest):
         status, lines = self.summary("", "b")
         self.assertEqual((status, lines[-1]), (0, "1 passed, 0 failed"))
 
+    def test_a_program_in_which_nothing_ran_fails(self) -> None:
+        (self.folder / "a.xml").write_text('<testsuites tests="0" failures="0"></testsuites>')
+        self.write("b", {"passed": ["x"], "failed": [], "skipped": {}})
+        self.write("c", {"passed": [], "failed": [], "skipped": {"y": "no data"}})
+        status, lines = self.summary("", "a", "b", "c")
+        self.assertEqual((status, lines), (1, ["skipped  c: y: no data", "FAILED   a: no test ran in it",
+                                               "1 passed, 1 failed, 1 skipped"]))
+
 
 if __name__ == "__main__":
     unittest.main()
