@@ -153,6 +153,14 @@ def write_weights(model: Model, folder: Path) -> None:
         write_text(folder / "model.safetensors.index.json", json.dumps(index, indent=2) + "\n")
 
 
+def remove_older(folder: Path) -> None:
+    """What an earlier conversion left: readers prefer its one file to new shards, and its config.json would make a whole
+    model of weights that are half written."""
+    for pattern in ("config.json", "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"):
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
 def _progress(done: int, total: int) -> None:
     """A line that counts up on a terminal; elsewhere one line a quarter."""
     if sys.stderr.isatty():
@@ -169,7 +177,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--from", dest="source", type=Path, required=True, metavar="FILE", help="the .gguf file")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; made if it is missing")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write, in place of a model that is there; made if it is missing")
     parser.add_argument("--tokenizer", type=Path, metavar="FILE",
                         help="tokenizer.json to copy instead of rebuilding it from the GGUF file")
     arguments = parser.parse_args()
@@ -186,6 +194,7 @@ def main() -> None:
                     " choose another --out")
     if tokenizer is None:
         tokenizer = arguments.tokenizer.read_text(encoding="utf-8")
+    remove_older(arguments.out)
     write_text(arguments.out / "tokenizer.json", tokenizer)
     write_text(arguments.out / "tokenizer_config.json",
                json.dumps(model.tokenizer_config(), ensure_ascii=False, indent=2) + "\n")

@@ -1,14 +1,21 @@
 """scripts/gguf_to_hf.py on tiny files written with gguf's own writer."""
 
+import contextlib
+import io
 import json
+import sys
 import unittest
 from typing import Any, Optional
+from unittest import mock
 
 import gguf
 import numpy
 import tokenizers
 from safetensors.numpy import load_file
-from support import MERGES, ProgramTest, vocabulary
+from support import MERGES, ROOT, ProgramTest, vocabulary
+
+sys.path.insert(0, str(ROOT / "scripts"))
+import gguf_to_hf  # noqa: E402
 
 WIDTH, INTERMEDIATE, HEADS, KV_HEADS, HEAD_DIM, LAYERS = 96, 64, 3, 1, 32, 2
 
@@ -143,6 +150,32 @@ class GgufTest(ProgramTest):
         tokenizer = tokenizers.Tokenizer.from_file(str(self.out / "tokenizer.json"))
         self.assertEqual(tokenizer.get_vocab_size(), len(vocabulary()))
         self.assertEqual(tokenizer.encode("12 the<|end|>", add_special_tokens=False).tokens, ["1", "2", "Ġthe", "<|end|>"])
+
+    def convert_here(self, shard_bytes: int) -> None:
+        """As convert(), in this process and into shards of such a size."""
+        arguments = ["gguf_to_hf.py", "--from", str(self.file), "--out", str(self.out)]
+        with mock.patch.object(sys, "argv", arguments), mock.patch.object(gguf_to_hf, "SHARD_BYTES", shard_bytes), \
+                contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            gguf_to_hf.main()
+
+    def test_takes_the_place_of_an_earlier_model(self) -> None:
+        self.write()
+        self.convert()
+        (self.out / "notes.txt").write_text("not ours")
+        self.convert_here(1 << 16)
+        shards = sorted(path.name for path in self.out.glob("*.safetensors"))
+        self.assertGreater(len(shards), 1)
+        self.assertNotIn("model.safetensors", shards)
+        self.assertEqual(self.convert().keys(), self.weights.keys())
+        self.assertEqual(sorted(path.name for path in self.out.iterdir()),
+                         ["config.json", "model.safetensors", "notes.txt", "tokenizer.json", "tokenizer_config.json"])
+
+    def test_no_model_where_weights_are_half_written(self) -> None:
+        self.write()
+        self.convert()
+        with mock.patch.object(gguf_to_hf, "_progress", side_effect=KeyboardInterrupt), self.assertRaises(KeyboardInterrupt):
+            self.convert_here(1 << 16)
+        self.assertFalse((self.out / "config.json").exists())
 
     def test_refusals(self) -> None:
         def refuse(says: str) -> None:
