@@ -51,12 +51,26 @@ class Model:
             raise
         except Exception as error:  # the reader raises whatever a damaged length or type leads it to
             raise Error(f"{path}: damaged or truncated GGUF file ({one_line(error)})") from error
+        if self.fields.get("split.count", 1) not in (0, 1):
+            raise Error(f"{path}: one of {self.fields['split.count']} files of a model: make them one with `llama-gguf-split"
+                        " --merge FIRST WHOLE`")
         self.path = path
         self.family = family_of(path, self.fields.get("general.architecture"))
         self.tensors = [tensor for tensor in reader.tensors if tensor.name not in ROTARY_TENSORS]
         factors = {tensor.name: tensor.data for tensor in reader.tensors if tensor.name in ROTARY_TENSORS}
         names = {tensor.name: None for tensor in self.tensors}
         self.metadata = Fields(path, self.fields, names | factors)
+
+    def check(self) -> None:
+        """Refuse tensors that would be lost, and blocks that lack what another has."""
+        for tensor in self.tensors:
+            hf_name(self.family, tensor.name)
+        names = {tensor.name for tensor in self.tensors}
+        parts = sorted({name.split(".", 2)[2] for name in names if name.startswith("blk.")})
+        for layer in range(self.metadata.integer("block_count")):
+            for part in parts:
+                if f"blk.{layer}.{part}" not in names:
+                    raise Error(f"{self.path}: tensor blk.{layer}.{part} is missing: get the whole file")
 
     def config(self) -> dict[str, Any]:
         """The content of config.json."""
@@ -185,8 +199,7 @@ def main() -> None:
     model = Model(arguments.source)
     config = model.config()
     tokenizer = None if arguments.tokenizer else json.dumps(model.tokenizer(), ensure_ascii=False, indent=1) + "\n"
-    for tensor in model.tensors:
-        hf_name(model.family, tensor.name)  # refuse before anything is written
+    model.check()
     arguments.out.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(arguments.out).free
     if free < model.bytes() * 1.05:

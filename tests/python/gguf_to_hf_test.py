@@ -70,6 +70,8 @@ class GgufTest(ProgramTest):
         writer = gguf.GGUFWriter(self.file, architecture)
         writer.add_block_count(LAYERS)
         writer.add_context_length(256)
+        if "split" in fields:
+            writer.add_uint16("split.count", fields["split"])
         writer.add_embedding_length(WIDTH)
         writer.add_feed_forward_length(INTERMEDIATE)
         if fields["heads"]:
@@ -198,6 +200,12 @@ class GgufTest(ProgramTest):
         for size in (10, 200, 3000, len(whole) - 100):
             self.file.write_bytes(whole[:size])
             refuse("damaged or truncated")
+        self.write(split=3)
+        refuse("one of 3 files of a model")
+        norm = self.weights.pop("model.layers.1.input_layernorm.weight")
+        self.write()
+        refuse("blk.1.attn_norm.weight is missing")
+        self.weights["model.layers.1.input_layernorm.weight"] = norm
         self.weights["model.layers.0.strange.weight"] = numpy.zeros(4, numpy.float32)
         self.write()
         refuse("blk.0.strange.weight")
