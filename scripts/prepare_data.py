@@ -161,7 +161,7 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
     excluded = Excluded(arguments.exclude, arguments.overlap_tokens, digest)
     if arguments.dataset:
         sources = hub.files_of(arguments.dataset, arguments.split, arguments.files, arguments.cache)
-        files = [source.url for source in sources]
+        files = [str(source.path.relative_to(arguments.cache)) for source in sources]  # the same from any mirror
     else:
         sources = [Source(path) for path in arguments.source]
         files = [[path.name, path.stat().st_size] for path in arguments.source]

@@ -107,9 +107,7 @@ def _download(url: str, path: Path, partial: Path, came: Callable[[int], None]) 
     try:
         _fetch(url, partial, have, came)
     except (OSError, http.client.HTTPException) as error:
-        if isinstance(error, urllib.error.HTTPError):
-            partial.unlink(missing_ok=True)
-        elif isinstance(error, OSError) and error.filename:
+        if isinstance(error, OSError) and not isinstance(error, urllib.error.HTTPError) and error.filename:
             raise  # of our own file, not of the connection
         raise Error(f"{url}: cannot be downloaded ({one_line(error)}): {remedy}") from error
     os.replace(partial, path)

@@ -14,7 +14,7 @@ from typing import Optional
 from unittest import mock
 
 import numpy
-from prepare_data_test import PrepareTest
+from prepare_data_test import PrepareTest, prepare_data
 
 import download  # noqa: E402  (scripts/lib, on the path through support)
 import errors  # noqa: E402
@@ -23,9 +23,9 @@ import errors  # noqa: E402
 class Hub(PrepareTest):
     """A local server in place of the hub."""
 
-    def serve(self, ranges: bool = True, longer: int = 0, first: Optional[int] = None) -> str:
-        """Its address; what was asked for is in self.asked. Files are announced as longer than they are, and what is
-        behind their first bytes comes when self.let_go is set."""
+    def serve(self, ranges: bool = True, longer: int = 0, first: Optional[int] = None, busy: str = "") -> str:
+        """Its address; what was asked for is in self.asked. Files are announced as longer than they are, what is
+        behind their first bytes comes when self.let_go is set, and the busy one never."""
         self.let_go = let_go = threading.Event()
         self.addCleanup(let_go.set)
         self.asked: list[tuple[str, Optional[str]]] = []
@@ -40,6 +40,8 @@ class Hub(PrepareTest):
                 path = Path(self.translate_path(self.path))
                 if not path.is_file():
                     return self.send_error(404)
+                if path.name == busy:
+                    return self.send_error(503)
                 data = path.read_bytes()
                 start = int(self.headers["Range"][6:-1]) if ranges and self.headers["Range"] else 0
                 if start and start >= len(data):
@@ -89,6 +91,25 @@ class Hub(PrepareTest):
             self.assertEqual(self.asked[0][1], "bytes=1000-")
             self.assertEqual(partial.with_suffix("").read_bytes(), self.lines.read_bytes())
             partial.with_suffix("").unlink()
+
+    def test_a_server_that_is_busy_costs_nothing_and_a_mirror_goes_on(self) -> None:
+        name = "togethercomputer/RedPajama-Data-1T-Sample"
+        for file in ("arxiv", "book"):
+            self.publish(f"{name}/resolve/main/{file}_sample.jsonl", self.lines.read_bytes())
+        partial = self.folder / "cache" / name / "book_sample.jsonl.partial"
+        partial.parent.mkdir(parents=True)
+        partial.write_bytes(self.lines.read_bytes()[:1000])
+        flags = ("--dataset", "redpajama", "--files", 2, "--cache", self.folder / "cache")
+        with mock.patch.dict(os.environ, {"HF_ENDPOINT": self.serve(busy="book_sample.jsonl")}), \
+                mock.patch.object(prepare_data, "_BATCH", 1):
+            done = self.start(*self.common(*flags))
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("503", done.stderr.splitlines()[-1])
+        self.assertEqual(partial.stat().st_size, 1000)
+        with mock.patch.dict(os.environ, {"HF_ENDPOINT": self.serve()}):
+            result = self.prepare(*flags, "--resume")
+        self.assertEqual(self.asked, [(f"/datasets/{name}/resolve/main/book_sample.jsonl", "bytes=1000-")])
+        self.assertEqual(result["documents_read"], 2 * len(self.texts))
 
     def test_a_download_stopped_before_it_had_its_name_is_made_again(self) -> None:
         name = "togethercomputer/RedPajama-Data-1T-Sample"
