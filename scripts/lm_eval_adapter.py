@@ -22,7 +22,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any, Optional, Sequence  # noqa: E402
 
 from errors import Error, one_line, run  # noqa: E402
-from hf_tokenizer import load_tokenizer  # noqa: E402
+from hf_tokenizer import encodable, load_tokenizer  # noqa: E402
 
 if __name__ != "__main__":
     sys.path.remove(_LIB)
@@ -170,7 +170,7 @@ def read_task(path: Path) -> list[dict[str, Any]]:
                 and type(item.get("answer")) is int and 0 <= item["answer"] < len(item["choices"]))
         if not good:
             raise Error(f"{path}, line {number}: expected a question, two or more choices and the answer's index")
-        questions.append(item)
+        questions.append({**item, "question": encodable(item["question"]), "choices": list(map(encodable, item["choices"]))})
     if not questions:
         raise Error(f"{path}: holds no question")
     return questions

@@ -1,6 +1,7 @@
 """A Hugging Face tokenizer.json, loaded with errors that name the file."""
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,3 +20,8 @@ def load_tokenizer(path: Path) -> tuple[Any, str]:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer, hashlib.sha256(data).hexdigest()
+
+
+def encodable(text: str) -> str:
+    """The text with U+FFFD for half a surrogate pair, which JSON can hold and no tokenizer takes."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)

@@ -14,6 +14,7 @@ from typing import Any, Callable, Iterable, Iterator, NamedTuple, Optional
 
 import download
 from errors import Error, one_line
+from hf_tokenizer import encodable
 
 PIECE = 1 << 18  # characters
 _CONTEXT = 64  # characters on each side of a cut that are tokenised together and apart
@@ -159,7 +160,7 @@ def _field_of(path: Path, number: int, line: bytes, field: str) -> str:
     if not isinstance(row, dict) or not isinstance(row.get(field), str):
         known = ", ".join(list(row)[:8]) if isinstance(row, dict) else type(row).__name__
         raise Error(f"{path}:{number}: has no text under {field!r} (there is: {known}): name the field with --field")
-    return row[field]
+    return encodable(row[field])
 
 
 def _parquet(path: Path, field: str) -> Iterator[str]:

@@ -119,6 +119,11 @@ class Sources(PrepareTest):
             self.assertEqual((result["documents_read"], result["tokens"]), (len(self.texts), len(expected)))
             self.assertEqual(self.tokens().tolist(), expected)
 
+    def test_half_a_surrogate_pair_is_a_character_that_is_missing(self) -> None:
+        (self.folder / "a.jsonl").write_text('{"text": "the \\ud83d end \\ud83d\\ude00"}\n')
+        self.prepare("--from", "a.jsonl")
+        self.assertEqual(self.tokens().tolist(), self.ids("the \ufffd end \U0001f600"))
+
     @unittest.skipUnless(importlib.util.find_spec("zstandard"), "zstandard is not installed (requirements-data.txt)")
     def test_zstandard(self) -> None:
         import zstandard

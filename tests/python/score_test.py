@@ -208,6 +208,13 @@ class Adapter(CommandLine):
                          {"questions": 4, "acc": answers.count(best) / 4,
                           "acc_norm": answers.count(norms.index(max(norms))) / 4})
 
+    def test_texts_of_any_characters(self) -> None:
+        path = self.here / "task.jsonl"
+        path.write_text('{"question": "w5 \\ud83d w6", "choices": ["w9", "w10 \\udc00"], "answer": 0}\n')
+        done = self.task(path)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(json.loads(done.stdout)["questions"], 1)
+
     def test_bad_tasks(self) -> None:
         path = self.here / "task.jsonl"
         for text in ("", "{", '{"question": "w1", "choices": ["w2"], "answer": 0}',
