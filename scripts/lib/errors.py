@@ -1,6 +1,7 @@
 """Errors that a user can cause and mend: one line on standard error, exit status 2."""
 
 import errno
+import io
 import os
 import sys
 from typing import Callable
@@ -18,6 +19,8 @@ def one_line(text: object) -> str:
 def run(main: Callable[[], None]) -> None:
     """Call main and turn what a user can cause into one line and an exit status."""
     program = os.path.basename(sys.argv[0])
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # files' names are printed as they are, UTF-8 or not
     try:
         main()
         sys.stdout.flush()

@@ -29,7 +29,12 @@ def command_line() -> str:
 
     words = [os.path.join("scripts", os.path.basename(sys.argv[0])), *sys.argv[1:]]
     text = " ".join(shlex.quote(word) for word in words)
-    return text if len(text.encode()) <= _LONGEST_TEXT else text[: _LONGEST_TEXT // 4] + " ..."
+    return text if len(_utf8(text)) <= _LONGEST_TEXT else text[: _LONGEST_TEXT // 4] + " ..."
+
+
+def _utf8(text: str) -> bytes:
+    """As UTF-8, with U+FFFD for what is not in a file's name."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode("utf-8")
 
 
 def write_store(path: Path, kind: str, command: str, datasets: dict[str, tuple[Any, dict[str, Value]]]) -> str:
@@ -58,7 +63,7 @@ def set_attributes(target: Any, attributes: dict[str, Value]) -> None:
 
     for name, value in attributes.items():
         if isinstance(value, str):
-            data = value.encode("utf-8")
+            data = _utf8(value)
             dtype = h5py.string_dtype("utf-8", max(len(data), 1))
             target.attrs.create(name, numpy.array(data, dtype=dtype), dtype=dtype)
         else:
@@ -79,7 +84,7 @@ def content_hash(root: dict[str, Value], datasets: dict[str, tuple[Any, dict[str
     digest = xxhash.xxh3_128()
 
     def text(value: str) -> None:
-        data = value.encode("utf-8")
+        data = _utf8(value)
         digest.update(struct.pack("<q", len(data)) + data)
 
     def attributes(values: dict[str, Value]) -> None:

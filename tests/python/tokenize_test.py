@@ -3,7 +3,11 @@
 import hashlib
 import json
 import os
+import shutil
+import subprocess
+import sys
 import unittest
+from pathlib import Path
 
 import h5py
 import numpy
@@ -43,6 +47,22 @@ class TokenizeTest(ProgramTest):
         name = self.write("a", b"a\r\nb\rc\n")
         self.assertEqual(self.decode(self.tokenize(name)), "a\nb\nc\n")
         self.assertEqual(self.decode(self.tokenize(name, "--newlines", "keep")), "a\r\nb\rc\n")
+
+    def test_names_that_are_not_utf_8(self) -> None:
+        text, tokenizer, out = (os.fsdecode(os.fsencode(self.folder) + name) for name in (b"/a\xff", b"/b\xfe", b"/c\xfd"))
+        shutil.copy(self.tokenizer, tokenizer)
+        Path(text).write_text("the end")
+        done = subprocess.run([sys.executable, ROOT / "scripts" / "tokenize.py", "--tokenizer", tokenizer, "--text", text,
+                               "--out", out], capture_output=True, check=False, timeout=300)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertTrue(done.stdout.startswith(os.fsencode(out) + b": "))
+        with h5py.File(out) as file:
+            self.assertIn("/a\ufffd", file.attrs["command"].decode())
+            self.assertEqual(file["/tokens"].attrs["tokenizer"].decode(), "b\ufffd")
+        shutil.copy(out, self.out)
+        verified = subprocess.run([ROOT / "build" / "pvtune", "inspect", self.out, "--verify"], capture_output=True, text=True,
+                                  check=False)
+        self.assertEqual(verified.returncode, 0, verified.stderr)
 
     def test_layout_of_the_store(self) -> None:
         tokens = self.tokenize(self.write("a", b"the end " * 200_000))
