@@ -3,6 +3,7 @@
 #   scripts/bench_cpu.sh [--rounds N] [--repeats N] [--steps N] [--threads N] [--precision bf16|f32] [--text FILE]
 # Makes the PyTorch environment build/torch-venv (4.1 GB) at the first run. Leaves out/bench-cpu.json and a table.
 set -euo pipefail
+here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 say() { echo "bench-cpu: $*" >&2; }
@@ -20,8 +21,10 @@ while (($#)); do
             [[ ${2:-} == bf16 || ${2:-} == f32 ]] || die "$1 ${2:-}: there is bf16 and f32"
             precisions=("$2") ;;
         --text)
-            [[ -r ${2:-} ]] || die "--text ${2:-}: no such file"
-            text=("$2") ;;
+            file=${2:-}
+            [[ $file == /* ]] || file=$here/$file
+            [[ -f $file && -r $file ]] || die "--text ${2:-}: no such file"
+            text=("$file") ;;
         *) die "unknown argument $1 (see --help)" ;;
     esac
     shift 2

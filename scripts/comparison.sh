@@ -7,6 +7,7 @@
 #   scripts/comparison.sh --rows FILE              goes on with the rows of another run's comparison.json
 #   scripts/comparison.sh --config FILE --out DIR  another matrix
 set -euo pipefail
+here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
     sed -n '2,8s/^# \{0,1\}//p' scripts/comparison.sh
@@ -44,4 +45,6 @@ elif [[ ! -f $INPUTS/tune.h5 || ! -f $INPUTS/eval.h5 ]]; then
         "(scripts/tokenize.py), and name them in the config" >&2
     exit 2
 fi
-exec "$PYTHON" scripts/comparison.py --inputs "$INPUTS" "$@"
+root=$PWD
+cd "$here"  # where the flags' files are
+exec "$root/$PYTHON" "$root/scripts/comparison.py" --inputs "$root/$INPUTS" "$@"
