@@ -22,7 +22,7 @@ import subprocess  # noqa: E402
 import time  # noqa: E402
 from dataclasses import dataclass, field  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Any, Optional  # noqa: E402
+from typing import Any, Callable, Optional  # noqa: E402
 
 from comparison_report import write_report  # noqa: E402
 from errors import Error, run  # noqa: E402
@@ -71,13 +71,28 @@ def read_config(path: Path) -> Record:
         if not isinstance(config, dict) or not isinstance(config.get(name), kind):
             raise Error(f"{path}: {name!r} must be there, {'a text' if kind is str else 'an object of texts'}")
         held = config[name].values() if kind is dict else ()
-        if name == "rates" and not all(isinstance(value, dict) for value in held):
-            raise Error(f"{path}: 'rates' must hold, for regular expressions of starts, the flags of strategies")
-        if name != "rates" and not all(isinstance(value, str) for value in held):
+        if name == "rates":
+            if not all(isinstance(value, dict) for value in held):
+                raise Error(f"{path}: 'rates' must hold, for regular expressions of starts, the flags of strategies")
+            held = [text for value in held for text in value.values()]
+        if not all(isinstance(value, str) for value in held):
             raise Error(f"{path}: {name!r} must hold texts: the flags of each")
+        flags = held if kind is dict else [config[name]] if name not in ("model", "tokens") else []
+        for text in flags:
+            check(path, name, text, shlex.split, "a command line")
+    for starts in config["rates"]:
+        check(path, "rates", starts, re.compile, "a regular expression")
     if not config["texts"]:
         raise Error(f"{path}: 'texts' names no text to evaluate on")
     return config
+
+
+def check(path: Path, name: str, text: str, parse: Callable[[str], Any], kind: str) -> None:
+    """Refuse a text of the matrix that cannot be parsed as what it is."""
+    try:
+        parse(text)
+    except (ValueError, re.error) as error:
+        raise Error(f"{path}: {name!r}: {text!r} is not {kind} ({error})") from error
 
 
 def rows(config: Record) -> list[Row]:

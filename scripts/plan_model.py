@@ -116,6 +116,8 @@ def main() -> None:
         arguments.codebooks = 1
     if arguments.representation == "quip":
         arguments.group = 8
+    if arguments.group == 0 and arguments.representation != "scalar":
+        raise Error(f"--group 0: is one grid a row of --representation scalar; {arguments.representation} needs at least 1")
     import numpy
 
     config = read_config(arguments.config)

@@ -108,7 +108,16 @@ class Comparison(CommandLine):
         refused("exit status 2 of", "--only", "aqlm 1")
         self.config["rates"] = {"1$": "--code-lr 0.3"}
         refused("'rates' must hold")
+        self.config["rates"] = {"1$": {"pv-ste": 0.3}}
+        refused("'rates' must hold texts")
+        self.config["rates"] = {"*1": {"pv-ste": "--code-lr 0.3"}}
+        refused("'*1' is not a regular expression")
+        self.config["rates"] = {"1$": {"pv-ste": "--code-lr '0.3"}}
+        refused("is not a command line (No closing quotation)")
         self.config["rates"] = {}
+        self.config["common"] = '--threads "1'
+        refused("'common': '--threads \"1' is not a command line")
+        self.config["common"] = ""
         del self.config["texts"]
         refused("'texts' must be there")
 

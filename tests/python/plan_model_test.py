@@ -80,6 +80,9 @@ class PlanModelTest(ProgramTest):
         self.refuse("plan_model.py", "--config", "c.json", "--out", "p", says="is of the family 'gemma3_text'")
         self.refuse("plan_model.py", "--config", "llama-2-7b", "--code-bits", 17, "--out", "p", says="outside 1..16")
         self.refuse("plan_model.py", "--config", "llama-2-7b", "--group", 7, "--out", "p", says="does not divide")
+        for name in ("aqlm", "vq"):
+            self.refuse("plan_model.py", "--config", "llama-2-7b", "--representation", name, "--group", 0, "--out", "p",
+                        says="--group 0: is one grid a row of --representation scalar")
 
 
 if __name__ == "__main__":
