@@ -32,6 +32,7 @@ from token_work import TokenWork, batches  # noqa: E402
 
 _BATCH = 1 << 20  # characters tokenised together
 _SECONDS_A_MESSAGE = 5
+_OF_A_DATASET = {"split": "train", "files": 1, "cache": Path(environment.ROOT) / "build" / "cache" / "datasets"}
 
 
 def documents(arguments: argparse.Namespace, sources: list[Source]) -> Iterator[Iterable[str]]:
@@ -126,6 +127,11 @@ def gathered(tokens: Any, chosen: Optional[sampling.Chosen], most: int) -> Itera
 
 def check(arguments: argparse.Namespace) -> None:
     """What argparse cannot."""
+    for name, usual in _OF_A_DATASET.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, usual)
+        elif not arguments.dataset:
+            raise Error(f"--{name}: is of --dataset; leave it out with --from")
     if arguments.sampling != "concat" and not (arguments.ctx and arguments.sequences):
         raise Error(f"--sampling {arguments.sampling}: needs --sequences and --ctx")
     if arguments.dataset and arguments.join is not None:
@@ -214,7 +220,8 @@ def parse() -> argparse.Namespace:
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--from", dest="source", type=Path, nargs="+", metavar="FILE",
-                        help=".jsonl, .parquet, anything else is plain text; also with .gz or .zst behind it")
+                        help=".jsonl, .json and .ndjson: JSON lines; .parquet; anything else is plain text; also with .gz or"
+                        " .zst behind it")
     source.add_argument("--dataset", choices=list(hub.DATASETS), help="fetched from the Hugging Face hub (HF_ENDPOINT)")
     parser.add_argument("--tokenizer", type=Path, required=True, metavar="FILE", help="the model's own tokenizer.json")
     parser.add_argument("--out", type=Path, required=True, metavar="PATH",
@@ -239,11 +246,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--documents", type=int, default=0, metavar="N", help="read only the first N (default: all)")
     parser.add_argument("--newlines", choices=("lf", "keep"), default="lf",
                         help="of plain text. lf (default): \\r\\n and \\r as \\n; keep: as they are")
-    parser.add_argument("--split", default="train", metavar="NAME", help="of --dataset (default train)")
-    parser.add_argument("--files", type=int, default=1, metavar="N",
+    parser.add_argument("--split", metavar="NAME", help="of --dataset (default train)")
+    parser.add_argument("--files", type=int, metavar="N",
                         help="files of --dataset, from the first (default 1, as the papers; 0: all)")
-    parser.add_argument("--cache", type=Path, metavar="DIR", default=Path(environment.ROOT) / "build" / "cache" / "datasets",
-                        help="where downloads are kept, also parts of them (default build/cache/datasets)")
+    parser.add_argument("--cache", type=Path, metavar="DIR",
+                        help="where downloads of --dataset are kept, also parts of them (default build/cache/datasets)")
     parser.add_argument("--json", action="store_true", help="end with the result as one JSON object")
     return parser.parse_args()
 

@@ -114,7 +114,9 @@ class Sources(PrepareTest):
         expected = [token for text in self.texts for token in self.ids(text)]
         compressed = self.folder / "documents.json.gz"
         compressed.write_bytes(gzip.compress(self.lines.read_bytes()))
-        for source in (self.lines, compressed):
+        named = self.folder / "documents.ndjson"
+        named.write_bytes(self.lines.read_bytes())
+        for source in (self.lines, compressed, named):
             result = self.prepare("--from", source)
             self.assertEqual((result["documents_read"], result["tokens"]), (len(self.texts), len(expected)))
             self.assertEqual(self.tokens().tolist(), expected)
@@ -177,6 +179,8 @@ class Sources(PrepareTest):
             self.refuse(*self.common("--from", write(name, data)), says=words)
         self.refuse(*self.common("--from", "none.txt"), says="none.txt: no such file")
         self.refuse(*self.common("--dataset", "c4", "--join", " "), says="--join: a data set is joined")
+        for flag, value in (("--split", "train"), ("--files", 1), ("--cache", self.folder)):
+            self.refuse(*self.common(flag, value), says=f"{flag}: is of --dataset")
         self.refuse(*self.common(out="no/where.h5"), says="no such folder")
         self.refuse(*self.common("--sampling", "biased"), says="needs --sequences and --ctx")
         self.refuse(*self.common("--sequences", 2), says="need --ctx")
