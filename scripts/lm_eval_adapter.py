@@ -29,6 +29,7 @@ if __name__ != "__main__":
 
 _PVTUNE = Path(__file__).resolve().parents[1] / "build" / "pvtune"
 _MOST_NEW_TOKENS = 256  # lm-eval's own default
+_MOST_PROMPT_BYTES = 131_000  # one word of a command: 128 KiB on Linux
 
 
 class PvtuneModel:
@@ -104,6 +105,9 @@ class PvtuneModel:
         most = max(1, min(most, self.ctx - 1))
         tokens = (self.encode(prompt) or [self.prefix])[-(self.ctx - most) :]
         prompt = self.tokenizer.decode(tokens, skip_special_tokens=False)
+        if "\0" in prompt or len(prompt.encode()) > _MOST_PROMPT_BYTES:
+            raise Error(f"prompt {prompt[:40]!r}...: {len(prompt.encode()):,} bytes: pvtune generate takes at most"
+                        f" {_MOST_PROMPT_BYTES:,} and no NUL: use a smaller ctx, or tasks that are scored")
         result = self._run("generate", "--model", self.model, "--tokenizer", self.tokenizer_path, f"--prompt={prompt}",
                            "--max-tokens", str(most), "--temperature", str(temperature))
         text = result["text"].removeprefix(prompt)
@@ -157,7 +161,7 @@ if _LM is not None:
 def read_task(path: Path) -> list[dict[str, Any]]:
     """The questions of a task."""
     questions = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:

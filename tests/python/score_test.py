@@ -186,6 +186,13 @@ class Adapter(CommandLine):
             cut = lm.generate_until([SimpleNamespace(args=("w5 w6", {**settings, "until": [stop]}))])[0]
             self.assertEqual(cut, whole.split(stop)[0])
 
+    def test_prompts_that_no_command_takes(self) -> None:
+        lm = self.lm(ctx=1 << 20)
+        for prompt in ("w5 " * 50_000, "w5\0"):
+            lm.pvtune_model.tokenizer = mock.Mock(**{"decode.return_value": prompt, "encode.return_value.ids": [5]})
+            with self.assertRaisesRegex(lm_eval_adapter.Error, "at most 131,000 and no NUL"):
+                lm.generate_until([SimpleNamespace(args=(prompt, {"until": []}))])
+
     def task(self, path: Path) -> subprocess.CompletedProcess:
         command = [sys.executable, ROOT / "scripts" / "lm_eval_adapter.py", "--model", self.model, "--tokenizer",
                    self.tokenizer, "--task", path]
@@ -210,7 +217,7 @@ class Adapter(CommandLine):
 
     def test_texts_of_any_characters(self) -> None:
         path = self.here / "task.jsonl"
-        path.write_text('{"question": "w5 \\ud83d w6", "choices": ["w9", "w10 \\udc00"], "answer": 0}\n')
+        path.write_text('{"question": "w5 \\ud83d\u2028w6", "choices": ["w9", "w10 \\udc00"], "answer": 0}\n')
         done = self.task(path)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(json.loads(done.stdout)["questions"], 1)
