@@ -76,9 +76,9 @@ def from_file(path: Path) -> tuple[str, str]:
         text = data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise Error(f"{path}: not UTF-8 at byte {error.start}: convert it, e.g. with iconv") from error
-    wanted = len(text) - len(text) // _EVERY
+    wanted, last = len(text) - len(text) // _EVERY, len(text.rstrip())
     for pattern in (r"\n[ \t]*\n", r"\n", r"\s"):
-        ends = [match.end() for match in re.finditer(pattern, text) if text[match.end():].strip()]
+        ends = [match.end() for match in re.finditer(pattern, text) if match.end() < last]
         near = min(ends, key=lambda end: abs(end - wanted), default=0)
         if len(text) * 0.6 <= near <= len(text) * 0.95:
             return text[:near], text[near:]
