@@ -5,6 +5,10 @@
 # may refuse them but must not crash, hang or leave a file (tests/fuzz/mutated_files.py; about five minutes).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+    sed -n '2,5s/^# \{0,1\}//p' scripts/fuzz.sh
+    exit 0
+fi
 
 seconds=${1:-60}
 shift || true
@@ -14,20 +18,19 @@ if [[ ! $seconds =~ ^[1-9][0-9]*$ ]]; then
 fi
 targets=("$@")
 [[ ${#targets[@]} -gt 0 ]] || targets=(files store safetensors config)
-if [[ " ${targets[*]} " == *" files "* ]]; then
-    [[ -x build/pvtune ]] || { echo "fuzz: no build/pvtune: run \`make build\` first" >&2; exit 2; }
-    build/venv/bin/python tests/fuzz/mutated_files.py
-    remaining=()
-    for target in "${targets[@]}"; do [[ $target == files ]] || remaining+=("$target"); done
-    [[ ${#remaining[@]} -gt 0 ]] || exit 0
-    targets=("${remaining[@]}")
-fi
+status=0 libfuzzer=()
 for target in "${targets[@]}"; do
-    if [[ ! -e tests/fuzz/${target}_fuzz.cpp ]]; then
+    if [[ $target != files && ! -e tests/fuzz/${target}_fuzz.cpp ]]; then
         echo "fuzz: no target '$target': there are files, store, safetensors and config" >&2
         exit 2
     fi
+    [[ $target == files ]] || libfuzzer+=("$target")
 done
+if [[ " ${targets[*]} " == *" files "* ]]; then
+    [[ -x build/pvtune ]] || { echo "fuzz: no build/pvtune: run \`make build\` first" >&2; exit 2; }
+    build/venv/bin/python tests/fuzz/mutated_files.py || status=1
+    ((${#libfuzzer[@]})) || exit $status
+fi
 
 out=build/fuzz
 mkdir -p "$out"
@@ -78,7 +81,7 @@ build io/*.cpp
 io_objects=("${objects[@]}")
 build tests/fuzz/seeds.cpp
 clang++ -fsanitize=address,undefined -o "$out/seeds" "${objects[@]}" "${libraries[@]}"
-for target in "${targets[@]}"; do
+for target in "${libfuzzer[@]}"; do
     objects=("${io_objects[@]}")
     build "tests/fuzz/${target}_fuzz.cpp"
     if [[ $target == config ]]; then build host/model/config*.cpp host/model/rotary.cpp host/model/families/*.cpp host/common/text.cpp; fi
@@ -86,8 +89,7 @@ for target in "${targets[@]}"; do
 done
 
 "$out/seeds" "$out/seed_inputs"
-status=0
-for target in "${targets[@]}"; do
+for target in "${libfuzzer[@]}"; do
     mkdir -p "$out/corpus/$target"
     log="$out/$target.log"
     # Generous limits for one input: tighter ones would report the sanitizers' own overhead on a busy machine.
