@@ -8,6 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 say() { echo "bench-cpu: $*" >&2; }
 die() { say "$*"; exit 2; }
+source scripts/lib/apt.sh
 source scripts/lib/pip_environment.sh
 
 rounds=2 repeats=3 steps=4 threads=$(nproc) precisions=(bf16 f32) text=()
@@ -39,11 +40,8 @@ mkdir -p "$work/runs"
 install_headers() {
     "$python" -c 'import os, sys, sysconfig
 sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' && return
-    local sudo=()
-    ((EUID == 0)) || sudo=(sudo -n)
     say "installing python3-dev, for torch.compile"
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 install -y \
-        --no-install-recommends python3-dev >build/torch-apt.log 2>&1 ||
+    [[ -z $(apt_problem python3-dev) ]] && apt_install --no-install-recommends python3-dev >build/torch-apt.log 2>&1 ||
         say "no Python headers and python3-dev could not be installed: PyTorch runs without torch.compile"
 }
 
@@ -82,8 +80,8 @@ pytorch() { # round precision measurement
         --measure "$3" --precision "$2" --repeats "$repeats" --threads "$threads" --windows 4
 }
 
+install_headers  # first, as sudo may ask for a password
 make_environment "$venv" third_party/requirements-torch.txt 8 torch h5py safetensors
-install_headers
 model=''
 prepare_inputs
 rm -f "$work"/runs/*.json "$work"/runs/*.jsonl

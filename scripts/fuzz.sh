@@ -42,12 +42,13 @@ has_fuzzer() {
 
 if ! has_fuzzer; then
     echo "fuzz: installing clang and its sanitizers"
-    as_root=()
-    [[ $(id -u) -eq 0 ]] || as_root=(sudo)
+    source scripts/lib/apt.sh
+    problem=$(apt_problem clang libclang-rt-dev)
+    [[ -z $problem ]] || { echo "fuzz: $problem" >&2; exit 2; }
     # Where clang brings its own run-time library there is no package of that name.
     for packages in "clang libclang-rt-dev" "clang"; do
         # shellcheck disable=SC2086
-        DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -q $packages >"$out/install.log" 2>&1 && break
+        apt_install $packages >"$out/install.log" 2>&1 && break
     done
     if ! has_fuzzer; then
         echo "fuzz: clang++ has no libFuzzer (see $out/probe.log, $out/install.log): install clang, libclang-rt-dev" >&2

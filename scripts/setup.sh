@@ -12,6 +12,7 @@ fi
 
 say() { echo "setup: $*" >&2; }
 die() { say "$*"; exit 2; }
+source scripts/lib/apt.sh
 
 # Only one set-up at a time: two `make` runs may start together.
 mkdir -p build
@@ -19,7 +20,7 @@ exec 9>build/setup.lock
 command -v flock >/dev/null && flock 9
 
 install_packages() {
-    local wanted missing=() package status
+    local wanted missing=() package status problem
     mapfile -t wanted < <(sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' third_party/packages.txt)
     for package in "${wanted[@]}"; do
         status=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
@@ -29,18 +30,11 @@ install_packages() {
         say "packages: all ${#wanted[@]} are there"
         return
     fi
-    command -v apt-get >/dev/null ||
-        die "missing packages: ${missing[*]}, and this machine has no apt-get (Debian or Ubuntu is needed): install them by other means"
-    local sudo=()
-    if ((EUID != 0)); then
-        command -v sudo >/dev/null || die "missing packages: run as root: apt-get install ${missing[*]}"
-        sudo=(sudo)
-    fi
+    problem=$(apt_problem "${missing[@]}")
+    [[ -z $problem ]] || die "$problem"
     say "packages: installing ${missing[*]}"
     local log=build/setup-apt.log
-    # A lock held by another apt (unattended upgrades) is waited for, up to five minutes.
-    local apt=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300)
-    if ! { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+    if ! apt_install --no-install-recommends "${missing[@]}" >"$log" 2>&1; then
         grep -E '^(E|W):' "$log" >&2 || tail -n 5 "$log" >&2
         die "packages: apt-get could not install ${missing[*]} (all of its output: $log)"
     fi

@@ -4,9 +4,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [[ -z ${BROWSER:-} ]] && ! command -v chromium google-chrome >/dev/null; then
     echo "browser: installing chromium"
-    as_root=()
-    ((EUID == 0)) || as_root=(sudo)
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium >/dev/null ||
+    source scripts/lib/apt.sh
+    problem=$(apt_problem chromium)
+    [[ -z $problem ]] || { echo "browser: $problem, or name a browser with BROWSER=path" >&2; exit 2; }
+    apt_install --no-install-recommends chromium >/dev/null ||
         { echo "browser: apt-get could not install chromium: name a browser with BROWSER=path" >&2; exit 2; }
 fi
 exec build/venv/bin/python tests/python/run_page_test.py Browser

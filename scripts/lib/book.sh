@@ -1,4 +1,5 @@
 # A text that every Debian and Ubuntu can get; sourced by the programs that need one. CACHE must be set.
+source scripts/lib/apt.sh
 
 # A book with chapters in plain HTML, in Debian and in Ubuntu.
 BOOK_PACKAGE=debian-handbook
@@ -7,17 +8,17 @@ BOOK_TITLE="The Debian Administrator's Handbook (package $BOOK_PACKAGE), every f
 
 # get_book: makes $CACHE/book, the pages of the book, from the installed package or from the package itself.
 get_book() {
-    local book=$CACHE/book sudo=() deb
+    local book=$CACHE/book problem deb
     [[ -d /$BOOK_PAGES ]] && { rm -rf "$book"; cp -rL "/$BOOK_PAGES" "$book"; return; }
     [[ -d $book ]] && return
     command -v apt-get >/dev/null || { echo "no text: neither ../shared/data nor apt-get is here: use --text FILE" >&2; return 2; }
     rm -rf "$CACHE/deb"
     mkdir -p "$CACHE/deb"
-    ((EUID == 0)) || sudo=(sudo)
     # Fetched and unpacked here, not installed: containers often leave documentation out when installing.
     if ! (cd "$CACHE/deb" && apt-get -q download "$BOOK_PACKAGE") >/dev/null 2>&1; then
-        "${sudo[@]}" apt-get -q update >/dev/null
-        (cd "$CACHE/deb" && apt-get -q download "$BOOK_PACKAGE" >/dev/null) ||
+        problem=$(apt_problem "$BOOK_PACKAGE")
+        [[ -z $problem ]] || { echo "$problem, or use --text FILE" >&2; return 2; }
+        (apt_get update && cd "$CACHE/deb" && apt-get -q download "$BOOK_PACKAGE") >/dev/null ||
             { echo "the package $BOOK_PACKAGE could not be downloaded: use --text FILE" >&2; return 2; }
     fi
     deb=$(find "$CACHE/deb" -name '*.deb')
