@@ -5,7 +5,7 @@ import os
 import sys
 
 sys.path[0] = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib")
-import environment  # noqa: E402
+import environment  # noqa: F401,E402
 
 import argparse  # noqa: E402
 import math  # noqa: E402
@@ -14,6 +14,7 @@ from typing import Any  # noqa: E402
 
 from errors import run  # noqa: E402
 from files import replaced  # noqa: E402
+from pictures import load_pyplot  # noqa: E402
 from run_charts import Chart, charts, read_run, running_mean  # noqa: E402
 
 _COLOURS = ("#1f5fa8", "#c4501b", "#2c7d4f", "#7a4b9c", "#8a6d1a", "#44606e", "#b03060")
@@ -66,11 +67,7 @@ def draw_cells(figure: Any, axes: Any, chart: Chart) -> None:
 
 def draw(chart: Chart, path: Path) -> None:
     """One figure with the house's look, saved as a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = load_pyplot()
     figure, axes = pyplot.subplots(figsize=(7.2, 4.2), layout="constrained")
     axes.set_title(chart.title, loc="left", fontsize=12, fontweight="bold")
     axes.set_xlabel(chart.x_label)
@@ -99,9 +96,6 @@ def main() -> None:
     arguments = parser.parse_args()
     found = charts([read_run(path) for path in arguments.runs])
     arguments.out.mkdir(parents=True, exist_ok=True)
-    # matplotlib keeps a list of the machine's fonts; it belongs with what was built, not in the user's home.
-    os.environ.setdefault("MPLCONFIGDIR", os.path.join(environment.ROOT, "build", "cache", "matplotlib"))
-    Path(os.environ["MPLCONFIGDIR"]).mkdir(parents=True, exist_ok=True)
     for chart in found:
         path = arguments.out / f"{chart.name}.png"
         draw(chart, path)

@@ -5,7 +5,7 @@ import os
 import sys
 
 sys.path[0] = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib")
-import environment  # noqa: E402
+import environment  # noqa: F401,E402
 
 import argparse  # noqa: E402
 import json  # noqa: E402
@@ -14,6 +14,7 @@ from typing import Any  # noqa: E402
 
 from errors import Error, run  # noqa: E402
 from files import replaced  # noqa: E402
+from pictures import load_pyplot  # noqa: E402
 
 _COLOURS = {"exact": "#2c7d4f", "full space, 1/L": "#1f5fa8", "subspace, 1/L_S": "#c4501b",
             "subspace, exact": "#7a4b9c", "full space, 1/L_S": "#8a6d1a"}
@@ -86,14 +87,7 @@ def main() -> None:
     arguments = parser.parse_args()
     problems = read(arguments.file)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    # matplotlib keeps a list of the machine's fonts; it belongs with what was built, not in the user's home.
-    os.environ.setdefault("MPLCONFIGDIR", os.path.join(environment.ROOT, "build", "cache", "matplotlib"))
-    Path(os.environ["MPLCONFIGDIR"]).mkdir(parents=True, exist_ok=True)
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = load_pyplot()
     figure, axes = pyplot.subplots(1, len(problems), figsize=(5.4 * len(problems), 4.4), layout="constrained",
                                    squeeze=False)
     for each, problem in zip(axes[0], problems):

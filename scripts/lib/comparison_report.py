@@ -2,12 +2,11 @@
 
 import collections
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-import environment
 from files import replaced, write_text
+from pictures import load_pyplot
 
 Record = dict[str, Any]
 _COLOURS = {"aqlm": "#1f5fa8", "vq": "#7a4b9c", "quip": "#2c7d4f", "scalar": "#c4501b", "round-to-nearest": "#8c8c8c",
@@ -54,13 +53,7 @@ def _number(value: float) -> str:
 def draw(records: list[Record], path: Path) -> None:
     """Model bytes against perplexity on the first text: starts hollow, tuned models filled; models that are far from
     useful sit on the upper edge with their perplexity beside them."""
-    # matplotlib keeps a list of the machine's fonts; it belongs with what was built, not in the user's home.
-    os.environ.setdefault("MPLCONFIGDIR", os.path.join(environment.ROOT, "build", "cache", "matplotlib"))
-    Path(os.environ["MPLCONFIGDIR"]).mkdir(parents=True, exist_ok=True)
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    pyplot = load_pyplot()
     from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
     text = next(iter(records[0]["perplexity"]))

@@ -1,11 +1,10 @@
 """The report of scripts/nightly.py: pass or fail on top, then what was measured and how it moved."""
 
-import os
 from pathlib import Path
 from typing import Any
 
-import environment
 from files import replaced, write_text
+from pictures import load_pyplot
 
 Record = dict[str, Any]
 _TRENDS = {"perplexity": "perplexity", "seconds_per_step": "seconds a tuning step", "peak_bytes": "peak memory, MiB"}
@@ -56,14 +55,7 @@ def write_report(out: Path, stages: dict[str, Record], history: list[Record], pl
 
 def _draw_trends(out: Path, history: list[Record]) -> None:
     """One picture a quantity: a line a row over the runs."""
-    # matplotlib keeps a list of the machine's fonts; it belongs with what was built, not in the user's home.
-    os.environ.setdefault("MPLCONFIGDIR", os.path.join(environment.ROOT, "build", "cache", "matplotlib"))
-    Path(os.environ["MPLCONFIGDIR"]).mkdir(parents=True, exist_ok=True)
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = load_pyplot()
     names = sorted({name for entry in history for name in entry["rows"]})
     for key, words in _TRENDS.items():
         figure, axes = pyplot.subplots(figsize=(8, 4.2), layout="constrained")
