@@ -186,7 +186,7 @@ gpu-check: ## check pvtune on this machine's GPU, with the demo's files if they 
 	@mkdir -p out && cd out && ../build/gpu-bundle/gpu-check --data demo
 
 .PHONY: nightly
-nightly: build ## the reproducibility run: tests, kernels, fuzzers, small real runs; report in out/nightly; ONLY=regex, AGAIN=1
+nightly: $(SETUP) ## the reproducibility run: tests, kernels, fuzzers, small real runs; report in out/nightly; ONLY=regex, AGAIN=1
 	@$(PYTHON) scripts/nightly.py $${ONLY:+--only "$$ONLY"} $(if $(AGAIN),--again)
 
 .PHONY: newcomer

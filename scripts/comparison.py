@@ -2,8 +2,8 @@
 """Run a matrix of quantised starts x tuning strategies, a row at a time, and write its table and plot.
 
 A row is one model: a start (quantised, not tuned), a start tuned by a strategy, or one that is there for comparison
-alone. Its record lies in OUT/rows; a row whose commands are those of its record is not run again, and a tuning run that
-was stopped goes on from its checkpoint. Records name files relative to the folders of inputs and models, so that those
+alone. Its record lies in OUT/rows; a row whose commands and inputs are those of its record is not run again, and a
+tuning run that was stopped goes on from its checkpoint. Records name files relative to the folders of inputs and models, so that those
 of another machine can be gone on with; what was tuned from a start that comes out with other bits here is run again.
 """
 
@@ -20,12 +20,12 @@ import re  # noqa: E402
 import shlex  # noqa: E402
 import subprocess  # noqa: E402
 import time  # noqa: E402
-from dataclasses import dataclass, field  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any, Callable, Optional  # noqa: E402
 
 from comparison_report import write_report  # noqa: E402
-from errors import Error, run  # noqa: E402
+from errors import Error, one_line, run  # noqa: E402
 from files import write_text  # noqa: E402
 
 Record = dict[str, Any]
@@ -40,12 +40,13 @@ class Row:
     strategy: str
     command: list[str]  # as recorded: see Runner.words
     model: str
-    evaluations: dict[str, list[str]] = field(default_factory=dict)
+    evaluations: dict[str, list[str]]
+    hashes: dict[str, str]  # content hashes of all input files
 
     def make_by(self, command: list[str]) -> None:
-        """The model's file is named after its command: what was made or left off by another one is not taken for it, and
-        what is tuned from a start that changed is made again."""
-        tag = hashlib.sha256("\0".join(command).encode()).hexdigest()[:8]
+        """The model's file is named after its command and its inputs: what was made or left off by another one is not
+        taken for it, and what is tuned from a start that changed is made again."""
+        tag = hashlib.sha256("\0".join([*command, *self._inputs(command).values()]).encode()).hexdigest()[:8]
         self.model = f"models/{self.file}-{tag}.h5"
         self.command = [*command, "--out", self.model]
 
@@ -56,7 +57,12 @@ class Row:
 
     def key(self) -> Record:
         """What the row's result depends on."""
-        return {"command": self.command, "evaluations": self.evaluations}
+        inputs = self._inputs([self.model, *self.command, *(word for words in self.evaluations.values() for word in words)])
+        return {"command": self.command, "evaluations": self.evaluations, "inputs": inputs}
+
+    def _inputs(self, words: list[str]) -> dict[str, str]:
+        """The input files among the words, with the hashes of what is in them."""
+        return {word: self.hashes[word] for word in sorted(set(words) & self.hashes.keys())}
 
 
 def read_config(path: Path) -> Record:
@@ -95,19 +101,35 @@ def check(path: Path, name: str, text: str, parse: Callable[[str], Any], kind: s
         raise Error(f"{path}: {name!r}: {text!r} is not {kind} ({error})") from error
 
 
-def rows(config: Record) -> list[Row]:
+def content_hash(path: Path) -> str:
+    """What a store says that it holds."""
+    import h5py
+
+    try:
+        with h5py.File(path) as store:
+            return bytes(store.attrs["content_hash"]).decode()
+    except (OSError, KeyError) as error:
+        raise Error(f"{path}: not a file of pvtune ({one_line(error)}): scripts/comparison.sh makes the inputs") from error
+
+
+def rows(config: Record, inputs: Path) -> list[Row]:
     """All rows in the order in which they run: each start, then what is tuned from it, then the untuned ones."""
     common = shlex.split(config["common"])
+    hashes: dict[str, str] = {}
+
+    def file(name: str) -> str:
+        hashes[f"inputs/{name}"] = content_hash(inputs / name)
+        return f"inputs/{name}"
 
     def flags(text: str) -> list[str]:
-        return [f"inputs/{word}" if word.endswith(".h5") else word for word in shlex.split(text)]
+        return [file(word) if word.endswith(".h5") else word for word in shlex.split(text)]
 
-    dense, tokens = (f"inputs/{config[name]}" for name in ("model", "tokens"))
+    dense, tokens = file(config["model"]), file(config["tokens"])
     texts = {name: ["pvtune", "eval", *flags(text), *common] for name, text in config["texts"].items()}
-    found = [Row("unquantised", None, "", [], dense, texts)]
+    found = [Row("unquantised", None, "", [], dense, texts, hashes)]
 
     def quantized(name: str, text: str) -> Row:
-        row = Row(name, None, "", [], "", texts)
+        row = Row(name, None, "", [], "", texts, hashes)
         row.make_by(["pvtune", "quantize", "--model", dense, *flags(text), *common])
         return row
 
@@ -118,7 +140,7 @@ def rows(config: Record) -> list[Row]:
         other = {strategy: rates for starts, of_strategies in config["rates"].items() if re.search(starts, name)
                  for strategy, rates in of_strategies.items()}
         for strategy, rates in (config["strategies"] | other).items():
-            row = Row(f"{name}, {strategy}", name, strategy, [], "", texts)
+            row = Row(f"{name}, {strategy}", name, strategy, [], "", texts, hashes)
             row.make_by(["pvtune", "tune", "--model", start.model, "--teacher", dense, "--tokens", tokens, "--strategy",
                          strategy, *flags(config["tuning"]), *flags(rates), *common])
             found.append(row)
@@ -263,7 +285,7 @@ def main() -> None:
     except re.error as error:
         raise Error(f"--only {arguments.only!r}: not a regular expression ({error})") from error
     out = arguments.out
-    matrix = rows(read_config(arguments.config))
+    matrix = rows(read_config(arguments.config), arguments.inputs)
     runner = Runner(arguments.inputs.resolve(), out.resolve())
     chosen = {row.name for row in matrix if only.search(row.name)}
     if not chosen:

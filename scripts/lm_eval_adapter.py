@@ -29,7 +29,6 @@ if __name__ != "__main__":
 
 _PVTUNE = Path(__file__).resolve().parents[1] / "build" / "pvtune"
 _MOST_NEW_TOKENS = 256  # lm-eval's own default
-_MOST_PROMPT_BYTES = 131_000  # one word of a command: 128 KiB on Linux
 
 
 class PvtuneModel:
@@ -105,20 +104,18 @@ class PvtuneModel:
         most = max(1, min(most, self.ctx - 1))
         tokens = (self.encode(prompt) or [self.prefix])[-(self.ctx - most) :]
         prompt = self.tokenizer.decode(tokens, skip_special_tokens=False)
-        if "\0" in prompt or len(prompt.encode()) > _MOST_PROMPT_BYTES:
-            raise Error(f"prompt {prompt[:40]!r}...: {len(prompt.encode()):,} bytes: pvtune generate takes at most"
-                        f" {_MOST_PROMPT_BYTES:,} and no NUL: use a smaller ctx, or tasks that are scored")
-        result = self._run("generate", "--model", self.model, "--tokenizer", self.tokenizer_path, f"--prompt={prompt}",
-                           "--max-tokens", str(most), "--temperature", str(temperature))
+        result = self._run("generate", "--model", self.model, "--tokenizer", self.tokenizer_path, "--prompt-file", "-",
+                           "--max-tokens", str(most), "--temperature", str(temperature), stdin=prompt)
         text = result["text"].removeprefix(prompt)
         for stop in until:
             text = text.split(stop)[0] if stop else text
         return text
 
-    def _run(self, *words: str) -> dict[str, Any]:
+    def _run(self, *words: str, stdin: str = "") -> dict[str, Any]:
         """A command of pvtune; its result."""
         try:
-            done = subprocess.run([self.pvtune, *words, *self.flags], capture_output=True, text=True, check=False)
+            done = subprocess.run([self.pvtune, *words, *self.flags], input=stdin, capture_output=True, encoding="utf-8",
+                                  check=False)
         except OSError as error:
             raise Error(f"{self.pvtune}: cannot be started ({error.strerror}): run `make build`") from error
         if done.returncode != 0:
@@ -161,13 +158,13 @@ if _LM is not None:
 def read_task(path: Path) -> list[dict[str, Any]]:
     """The questions of a task."""
     questions = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         if not line.strip():
             continue
         try:
             item = json.loads(line)
         except ValueError as error:
-            raise Error(f"{path}, line {number}: not a JSON object ({error})") from error
+            raise Error(f"{path}, line {number}: not a JSON object ({one_line(error)})") from error
         good = (isinstance(item, dict) and isinstance(item.get("question"), str)
                 and isinstance(item.get("choices"), list) and len(item["choices"]) > 1
                 and all(isinstance(choice, str) and choice.strip() for choice in item["choices"])

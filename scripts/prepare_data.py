@@ -24,7 +24,7 @@ import hub  # noqa: E402
 import sampling  # noqa: E402
 import text_sources  # noqa: E402
 from errors import Error, run  # noqa: E402
-from hf_tokenizer import load_tokenizer  # noqa: E402
+from hf_tokenizer import encodable, load_tokenizer  # noqa: E402
 from overlap import Excluded  # noqa: E402
 from store import command_line, write_store  # noqa: E402
 from text_sources import Source  # noqa: E402
@@ -136,6 +136,8 @@ def check(arguments: argparse.Namespace) -> None:
         raise Error(f"--sampling {arguments.sampling}: needs --sequences and --ctx")
     if arguments.dataset and arguments.join is not None:
         raise Error("--join: a data set is joined as the papers do; leave the flag out")
+    if arguments.join is not None and encodable(arguments.join) != arguments.join:
+        raise Error(f"--join {encodable(arguments.join)!r}: not UTF-8: give another text")
     if (arguments.sequences or arguments.exclude) and not arguments.ctx:
         raise Error("--sequences and --exclude need --ctx, the tokens of a sequence")
     if arguments.exclude and arguments.overlap_tokens > arguments.ctx:

@@ -1,12 +1,13 @@
 """scripts/comparison.py on a tiny model: rows, what is run again and what is not, table and plot."""
 
 import json
+import shutil
 import subprocess
 import sys
 import unittest
 from typing import Any
 
-from cli_test import ROOT, CommandLine
+from cli_test import ROOT, CommandLine, tokenize
 
 
 class Comparison(CommandLine):
@@ -59,6 +60,24 @@ class Comparison(CommandLine):
         tuned_to = [row["perplexity"]["a text"] for row in rows.values() if row["strategy"]]
         self.assertEqual(sum("**" in line for line in table), tuned_to.count(min(tuned_to)), "the best of the start")
         self.assertTrue((self.out / "comparison.png").read_bytes().startswith(b"\x89PNG"))
+
+    def test_rows_of_another_text_are_run_again(self) -> None:
+        other = tokenize(self.here, self.tokenizer, [5, 6, 7] * 100, self.here / "other.h5")
+        inputs = self.here / "inputs"
+        inputs.mkdir()
+        for path in (self.model, self.tokens):
+            shutil.copy(path, inputs)
+        self.folder = inputs
+        self.config["texts"]["a text"] = "--tokens o.h5 --ctx 16"
+        shutil.copy(self.tokens, inputs / "o.h5")
+        all_rows = self.ran()
+        self.assertEqual(len(all_rows), 5)
+        shutil.copy(other, inputs / "o.h5")
+        before = {path: path.stat().st_mtime_ns for path in (self.out / "models").glob("*.h5")}
+        self.assertEqual(self.ran(), all_rows)
+        self.assertEqual({path: path.stat().st_mtime_ns for path in before}, before, "models of the same text stay")
+        shutil.copy(other, inputs / "t.h5")
+        self.assertEqual(self.ran("--only", "pv-ste"), ["aqlm 1, pv-ste"], "nothing is quantised for a text here")
 
     def test_goes_on_with_the_rows_of_another_run(self) -> None:
         self.assertEqual(len(self.ran()), 5)

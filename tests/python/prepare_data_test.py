@@ -179,6 +179,7 @@ class Sources(PrepareTest):
             self.refuse(*self.common("--from", write(name, data)), says=words)
         self.refuse(*self.common("--from", "none.txt"), says="none.txt: no such file")
         self.refuse(*self.common("--dataset", "c4", "--join", " "), says="--join: a data set is joined")
+        self.refuse(*self.common("--join", "\udcff"), says="--join '\ufffd': not UTF-8")
         for flag, value in (("--split", "train"), ("--files", 1), ("--cache", self.folder)):
             self.refuse(*self.common(flag, value), says=f"{flag}: is of --dataset")
         self.refuse(*self.common(out="no/where.h5"), says="no such folder")

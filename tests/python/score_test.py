@@ -187,11 +187,12 @@ class Adapter(CommandLine):
             self.assertEqual(cut, whole.split(stop)[0])
 
     def test_prompts_that_no_command_takes(self) -> None:
-        lm = self.lm(ctx=1 << 20)
-        for prompt in ("w5 " * 50_000, "w5\0"):
+        """As words of it: more than 128 KiB, a NUL, what looks like a flag."""
+        lm = self.lm()
+        for prompt in ("w5" + " " * 200_000, "w5 \0 w6", "--json"):
             lm.pvtune_model.tokenizer = mock.Mock(**{"decode.return_value": prompt, "encode.return_value.ids": [5]})
-            with self.assertRaisesRegex(lm_eval_adapter.Error, "at most 131,000 and no NUL"):
-                lm.generate_until([SimpleNamespace(args=(prompt, {"until": []}))])
+            found = lm.generate_until([SimpleNamespace(args=(prompt, {"until": [], "max_gen_toks": 4}))])
+            self.assertEqual(len(found), 1)
 
     def task(self, path: Path) -> subprocess.CompletedProcess:
         command = [sys.executable, ROOT / "scripts" / "lm_eval_adapter.py", "--model", self.model, "--tokenizer",
@@ -225,8 +226,8 @@ class Adapter(CommandLine):
     def test_bad_tasks(self) -> None:
         path = self.here / "task.jsonl"
         for text in ("", "{", '{"question": "w1", "choices": ["w2"], "answer": 0}',
-                     '{"question": "w1", "choices": ["w2", "w3"], "answer": 2}'):
-            path.write_text(text)
+                     '{"question": "w1", "choices": ["w2", "w3"], "answer": 2}', '{"question": "\udcff"}'):
+            path.write_text(text, errors="surrogateescape")
             done = self.task(path)
             self.assertEqual(done.returncode, 2)
             self.assertIn("task.jsonl", done.stderr)
