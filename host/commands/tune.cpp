@@ -242,7 +242,7 @@ void refuse_to_repeat(const TuneOptions& options) {
         ", and kept no checkpoint (--keep-checkpoint): name another --out, or leave --resume out to start again");
 }
 
-void run(const CommonOptions& common, TuneOptions options) {
+void run(const CommonOptions& common, TuneOptions options, const CLI::App& command) {
     options.settings.strategy = parse_strategy(options.strategy);
     options.settings.subspace = parse_subspace(options.subspace);
     options.settings.schedule = parse_schedule(options.schedule);
@@ -273,11 +273,16 @@ void run(const CommonOptions& common, TuneOptions options) {
     }
     const auto backend = make_backend(common, common.dry_run);
     const Plan plan = make_plan(common, options, inputs);
+    if (!common.dry_run) {
+        check_fits(*backend, plan, "use a smaller --micro-batch or --ctx, or --activations recompute");
+        std::error_code none;
+        const auto replaced = std::filesystem::file_size(options.checkpoint(), none);
+        check_disk(options.out, plan.bytes_written - (none ? 0 : static_cast<std::int64_t>(replaced)), 2);
+    }
+    for (const std::string& line : flags_without_effect(command, options.settings)) {
+        message(common, "warning: " + line);
+    }
     if (common.dry_run) return print_plan(*backend, plan, common.json);
-    check_fits(*backend, plan, "use a smaller --micro-batch or --ctx, or --activations recompute");
-    std::error_code none;
-    const auto replaced = std::filesystem::file_size(options.checkpoint(), none);
-    check_disk(options.out, plan.bytes_written - (none ? 0 : static_cast<std::int64_t>(replaced)), 2);
 
     std::unique_ptr<StoreReader> checkpoint;
     if (options.resume) {
@@ -345,7 +350,7 @@ void add_tune_command(CLI::App& app, CommonOptions& common) {
     CLI::App* command =
         app.add_subcommand("tune", "PV-tune a quantised model: codes and codebooks, against its teacher");
     add_tune_flags(*command, *options);
-    command->callback([&common, options] { run(common, *options); });
+    command->callback([&common, options, command] { run(common, *options, *command); });
 }
 
 }  // namespace pvtune

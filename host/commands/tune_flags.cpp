@@ -109,6 +109,38 @@ void add_v_step(CLI::App& command, TuneSettings& settings, TuneOptions& options)
 
 }  // namespace
 
+std::vector<std::string> flags_without_effect(const CLI::App& command, const TuneSettings& settings) {
+    struct Flag {
+        const char* name;
+        bool used;
+        const char* users;
+    };
+    const Strategy strategy = settings.strategy;
+    const bool pv = strategy == Strategy::pv;
+    const bool moves_codes = settings.moves_codes();
+    const char* all_with_codes = "the strategies that move codes use it";
+    const Flag flags[] = {
+        {"--lr", strategy != Strategy::calibration_only, "all others use it"},
+        {"--code-lr", moves_codes && !pv, "naive-linearized, stochastic-rounding, ste and pv-ste use it"},
+        {"--subspace-lr", pv && settings.subspace != Subspace::eager, "pv uses it, but for --subspace eager"},
+        {"--tau", settings.has_subspace(), "pv and pv-ste use it"},
+        {"--rounding-temperature", strategy == Strategy::stochastic_rounding, "stochastic-rounding uses it"},
+        {"--subspace-temperature", settings.subspace == Subspace::sample, "--subspace sample uses it"},
+        {"--code-beta2", moves_codes, all_with_codes},
+        {"--code-moment", moves_codes, all_with_codes},
+        {"--trust-ratio", moves_codes, all_with_codes},
+        {"--beam", moves_codes, all_with_codes},
+        {"--v-every", moves_codes, all_with_codes},
+        {"--measure-v", moves_codes, all_with_codes}};
+    std::vector<std::string> unused;
+    for (const Flag& flag : flags) {
+        if (flag.used || command.count(flag.name) == 0) continue;
+        unused.push_back(std::string(flag.name) + " has no effect with --strategy " + name_of(strategy) + ": " +
+                         flag.users);
+    }
+    return unused;
+}
+
 void add_tune_flags(CLI::App& command, TuneOptions& options) {
     TuneSettings& settings = options.settings;
     const auto count = CLI::Range(std::int64_t{1}, std::int64_t{1} << 40);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace CLI {
 class App;
@@ -27,5 +28,8 @@ struct TuneOptions {
 
 /// The flags of `pvtune tune`, with their help.
 void add_tune_flags(CLI::App& command, TuneOptions& options);
+
+/// A line for each flag that was given and that the strategy does not read.
+std::vector<std::string> flags_without_effect(const CLI::App& command, const TuneSettings& settings);
 
 }  // namespace pvtune

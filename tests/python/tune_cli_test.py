@@ -371,6 +371,21 @@ class Refusing(TuneTest):
         self.assertIn("--micro-batch 4 does not divide --batch 6: 3 go", done.stderr)
         self.refuse("--batch", batch=1 << 40)
 
+    def test_flags_that_the_strategy_does_not_read_are_named(self) -> None:
+        out = self.here / "out.h5"
+        for changes, expected in (
+                ({"strategy": "pv-ste"}, []),
+                ({"strategy": "pv", "code_lr": None, "subspace_lr": 0.1}, []),
+                ({"strategy": "pv"}, ["pvtune: warning: --code-lr has no effect with --strategy pv: naive-linearized, "
+                                      "stochastic-rounding, ste and pv-ste use it"]),
+                ({"strategy": "ste"}, ["pvtune: warning: --tau has no effect with --strategy ste: pv and pv-ste use it"]),
+                ({"strategy": "pv-ste", "tau": None, "subspace_temperature": 0.5},
+                 ["pvtune: warning: --subspace-temperature has no effect with --strategy pv-ste: --subspace sample uses it"])):
+            with self.subTest(**changes):
+                result = self.tune(out, "--dry-run", steps=2, **changes)
+                self.assertEqual(result.returncode, 0, result.stderr)
+                self.assertEqual([line for line in result.stderr.splitlines() if "no effect" in line], expected)
+
     def test_context_beyond_the_positions(self) -> None:
         self.refuse("--ctx 129", "128", ctx=129)
 
