@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <string>
 #include <tuple>
 
 namespace pvtune::cuda {
@@ -31,6 +32,20 @@ std::uint32_t alignment_of(const void* address) {
 /// What an algorithm is chosen for.
 using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, DType, DType, bool, bool, bool,
                        std::array<std::uint32_t, 3>, std::array<std::int64_t, 3>>;
+
+/// Of a product that the library has no algorithm for.
+std::string description_of(const Product& p) {
+    const auto side = [](const char* name, const void* address, std::int64_t stride, bool transposed) {
+        return std::string("; ") + name + (transposed ? " transposed, " : " ") + std::to_string(alignment_of(address)) +
+               "-byte aligned, stride " + std::to_string(stride);
+    };
+    return "the algorithm of the product " + std::to_string(p.m) + " x " + std::to_string(p.n) + " x " +
+           std::to_string(p.k) + " of " + std::string(name_of(p.dtype)) + " to " +
+           std::string(name_of(p.result_dtype)) + (p.accumulate ? ", added to what is there" : "") +
+           side("left", p.left, p.left_stride, p.left_transposed) +
+           side("right", p.right, p.right_stride, p.right_transposed) +
+           side("result", p.result, p.result_stride, false);
+}
 
 /// A descriptor of the library, freed with its owner.
 template <class Handle, cublasStatus_t (*destroy)(Handle)>
@@ -122,11 +137,11 @@ Plan& Gemm::State::plan_of(const Product& p) {
         set(preference.handle, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, result_alignment);
         cublasLtMatmulHeuristicResult_t found{};
         int count = 0;
-        check(cublasLtMatmulAlgoGetHeuristic(library, plan.operation.handle, plan.right.handle, plan.left.handle,
-                                             plan.result.handle, plan.result.handle, preference.handle, 1, &found,
-                                             &count),
-              "the algorithm of a product");
-        if (count == 0) check(CUBLAS_STATUS_NOT_SUPPORTED, "the algorithm of a product");
+        cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(library, plan.operation.handle, plan.right.handle,
+                                                               plan.left.handle, plan.result.handle, plan.result.handle,
+                                                               preference.handle, 1, &found, &count);
+        if (status == CUBLAS_STATUS_SUCCESS) status = count == 0 ? CUBLAS_STATUS_NOT_SUPPORTED : found.state;
+        check(status, description_of(p).c_str());
         plan.algorithm = found.algo;
     } catch (...) {
         plans.erase(at);

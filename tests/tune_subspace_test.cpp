@@ -131,6 +131,30 @@ TEST_F(Tuning, NarrowStatesLearnAsWell) {
     EXPECT_NE(got[29].loss, expected[29].loss);
 }
 
+// What moves W in the P step, or rounds it for the products, is no update of the V step.
+TEST_F(Tuning, WithoutBuffersNoCodeChangesAtARateOfZero) {
+    for (const QuantizationSpec& spec : {QuantizationSpec{"aqlm", 2, 4, 4},
+                                         {"vq", 1, 4, 4},
+                                         {"scalar", 1, 4, 0},
+                                         {"scalar", 1, 8, 0},
+                                         {"quip", 1, 4, 8}}) {
+        write_models(untied_config, spec);
+        for (const Strategy strategy : {Strategy::naive_linearized, Strategy::stochastic_rounding, Strategy::pv}) {
+            for (const DType precision : {DType::f32, DType::bf16}) {
+                TuneSettings settings = quick(strategy);
+                settings.tau = 1;
+                settings.code_rate = settings.subspace_rate = 0;
+                Session session(folder_, settings, {.precision = precision});
+                std::int64_t changed = 0;
+                for (const StepReport& report : session.run_to(3, text_of(4))) changed += report.changed;
+                // The rounding of W itself gives the next of 256 codes odds of 1e-5.
+                EXPECT_LE(changed, spec.code_bits == 8 ? 3 : 0)
+                    << spec.representation << " " << spec.code_bits << ", " << name_of(strategy);
+            }
+        }
+    }
+}
+
 TEST_F(Tuning, QuipLearnsInItsCodeSpace) {
     for (const int bits : {2, 4}) {
         write_models(untied_config, {"quip", 1, bits, 8});

@@ -279,12 +279,18 @@ TEST_F(Tuning, ThreadsHardlyMatterInF32) {
 void set_nan(Tensor tensor) { tensor.as<float>()[3] = std::numeric_limits<float>::quiet_NaN(); }
 
 TEST_F(Tuning, ANanInAWeightStopsTheRunAndIsNamed) {
-    const auto stops = [&](const std::function<void(Model&, Model&)>& spoil, const std::string& name) {
-        Session session(folder_, quick(Strategy::pv_ste), {.spoil = spoil});
+    const auto stops = [&](const std::function<void(Model&, Model&)>& spoil, const std::string& name,
+                           bool offload = false) {
+        Session session(folder_, quick(Strategy::pv_ste), {.offload = offload, .spoil = spoil});
         EXPECT_ERROR(session.run_to(2, text_of(4)), "step 1", name);
     };
     stops([](Model&, Model& teacher) { set_nan(teacher.blocks[1].matrices[gate].weight); },
           "the teacher's model.layers.1.mlp.gate_proj.weight");
+    // Streamed, blocks 0 and 2 have one place on the device in turn.
+    for (const int layer : {0, 2}) {
+        stops([=](Model&, Model& teacher) { set_nan(teacher.blocks[layer].matrices[query].host_weight); },
+              "the teacher's model.layers." + std::to_string(layer) + ".self_attn.q_proj.weight", true);
+    }
     stops([](Model&, Model& teacher) { set_nan(teacher.final_norm); }, "the teacher's model.norm.weight");
     stops([](Model& student, Model&) { set_nan(student.blocks[2].norms[attention_norm]); },
           "model.layers.2.input_layernorm.weight");

@@ -29,7 +29,7 @@ public:
     Arena(const Arena&) = delete;
     Arena& operator=(const Arena&) = delete;
 
-    /// Zero-filled; 64-byte aligned. Throws Error when there is no memory.
+    /// 64-byte aligned, and zero-filled unless it is a host_arena(). Throws Error when there is no memory.
     Tensor allocate(const std::string& name, DType dtype, std::initializer_list<std::int64_t> shape);
 
     bool planning() const { return !allocate_; }

@@ -26,7 +26,8 @@ public:
     /// Host to device and back; sizes are the tensor's.
     virtual void upload(Tensor to, const void* from) = 0;
     virtual void download(void* to, Tensor from) = 0;
-    /// Memory of the host that copies go to and come from beside the device's work (pinned; on the CPU like any other).
+    /// Memory of the host that copies go to and come from beside the device's work: pinned, holding anything until it
+    /// is written (on the CPU like any other).
     virtual Arena& host_arena() = 0;
     /// Copies between arena() and host_arena(), after every operation launched so far and beside those launched later.
     virtual Copy start_upload(Tensor device, Tensor host) = 0;

@@ -18,11 +18,14 @@ std::string find_in_matrix(Backend& backend, const Matrix& matrix) {
 
 bool all_finite(Backend& backend, Tensor tensor) { return std::isfinite(backend.sum_of_squares(tensor)); }
 
-std::string find_not_finite(Backend& backend, const Model& model) {
+std::string find_not_finite(Backend& backend, Model& model) {
     if (!all_finite(backend, model.embedding)) return "model.embed_tokens.weight";
     for (std::size_t i = 0; i < model.blocks.size(); ++i) {
         const Block& block = model.blocks[i];
-        for (const auto& [name, tensor] : dense_parameters(block, model.config, static_cast<std::int64_t>(i))) {
+        const auto layer = static_cast<std::int64_t>(i);
+        fetch_block(backend, model, layer);
+        await_block(backend, model, layer);
+        for (const auto& [name, tensor] : dense_parameters(block, model.config, layer)) {
             if (!all_finite(backend, tensor)) return name;
         }
         for (const Matrix& matrix : block.matrices) {

@@ -47,8 +47,15 @@ void set_target(const Search& search, const Matrix& matrix, const VState& state)
     v.beta2 = settings.code_beta2;
     v.lamb = settings.lamb;
     v.step = search.turn.update;
-    search.ops.moment_and_score(search.wanted, search.scores, state.second_moment, search.turn.gradient,
-                                settings.straight_through() ? state.buffer : matrix.weight, matrix.weight,
+    Tensor base = settings.straight_through() ? state.buffer : matrix.weight;
+    Tensor current = matrix.weight;
+    if (!settings.straight_through() && !search.quantized.has_code_space()) {
+        // matrix.weight is of the codebooks before this step's P step, and rounded: at its distance from W as it is now
+        // codes would change that no update asks for. (A target in code space is a difference from codes as they are.)
+        search.quantized.dequantize(search.ops, search.wanted);
+        base = current = search.wanted;
+    }
+    search.ops.moment_and_score(search.wanted, search.scores, state.second_moment, search.turn.gradient, base, current,
                                 search.quantized.group(), v);
     if (settings.narrow_buffer) search.ops.convert_by_chance(state.buffer, search.wanted, ~search.turn.seed);
     if (search.quantized.has_code_space()) {

@@ -124,6 +124,7 @@ TEST_F(CudaTuning, ANanInTheTeacherStopsTheRunAndIsNamed) {
         const Tensor norm = teacher.blocks[1].norms[mlp_norm];
         check(cudaDeviceSynchronize(), "the upload of the model, on a stream of its own");
         check(cudaMemcpy(norm.data, &nan, sizeof(nan), cudaMemcpyHostToDevice), "a NaN");
+        check(cudaDeviceSynchronize(), "the NaN, on the stream that no other waits for");
     };
     Session session(folder_, settings_of(Strategy::pv), {.backend = cuda_backend, .spoil = spoil});
     try {

@@ -111,7 +111,7 @@ class Troubles(CudaTest):
 
     def test_plan_does_not_fit(self) -> None:
         self.refuse_cuda(*self.tune_arguments(self.here / "t.h5"), says="available",
-                         PVTUNE_EMULATED_MEMORY=(512 << 20) + (64 << 10))
+                         PVTUNE_EMULATED_MEMORY=(768 << 20) + (64 << 10))
 
     def test_kernel_fails_in_mid_run(self) -> None:
         out = self.here / "t.h5"

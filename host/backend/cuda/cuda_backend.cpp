@@ -20,7 +20,7 @@ constexpr int oldest_compute_capability = 80;
 constexpr std::int64_t memory_of_a_planned_device = std::int64_t{79} << 30;
 constexpr std::int64_t cache_of_a_planned_device = 50 << 20;
 /// Of a device's free memory: fragments, the library's workspaces, kernels' code.
-constexpr std::int64_t memory_reserve = std::int64_t{512} << 20;
+constexpr std::int64_t memory_reserve = std::int64_t{768} << 20;
 
 /// Null where there is no device.
 std::unique_ptr<cudaDeviceProp> find_device(std::string& reason) {
