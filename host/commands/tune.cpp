@@ -299,13 +299,14 @@ void run(const CommonOptions& common, TuneOptions options, const CLI::App& comma
     watch_interrupts();
     Tuner tuner = make_tuner(*backend, common, options, inputs, checkpoint.get());
     if (checkpoint) {
-        tuner.load_checkpoint(*checkpoint, source_of(common, inputs));
+        const std::string rates = tuner.load_checkpoint(*checkpoint, source_of(common, inputs));
         checkpoint.reset();
         if (tuner.steps_done() > options.settings.steps) {
             throw Error(options.checkpoint() + ": is at step " + std::to_string(tuner.steps_done()) +
                         ", beyond --steps " + std::to_string(options.settings.steps) + ": give more, or start again");
         }
-        message(common, "resumed after step " + std::to_string(tuner.steps_done()));
+        message(common, "resumed after step " + std::to_string(tuner.steps_done()) +
+                            (rates.empty() ? "" : "; other rates from here on: " + rates));
     } else {
         tuner.start(inputs.student);
     }

@@ -17,7 +17,7 @@ void check_finite(Backend& backend, const std::string& path, Tensor tensor) {
     if (all_finite(backend, tensor)) return;
     throw Error(path +
                 " is not finite, nothing was written: resume from the last checkpoint, if there is one, with a " +
-                "smaller --lr or --code-lr");
+                "smaller --lr, --code-lr or --subspace-lr");
 }
 
 void write_tensor(Backend& backend, StoreWriter& store, const std::string& path, Tensor tensor) {
@@ -37,6 +37,14 @@ void read_tensor(Backend& backend, const StoreReader& store, const std::string& 
     std::vector<std::byte> bytes(static_cast<std::size_t>(tensor.bytes()));
     store.read(path, bytes.data(), info.bytes());
     backend.upload(tensor, bytes.data());
+}
+
+SettingsChange change_since(const StoreReader& checkpoint, const TuneSettings& now) {
+    try {
+        return settings_change(checkpoint.text("/", "settings"), now);
+    } catch (const std::invalid_argument& error) {
+        throw Error(checkpoint.path() + ": has " + error.what() + ": start again without --resume");
+    }
 }
 
 /// What V steps remember of a matrix, by its name in the file.
@@ -92,15 +100,16 @@ void Tuner::save_checkpoint(const std::string& path, const std::string& command,
     store.commit();
 }
 
-void Tuner::load_checkpoint(const StoreReader& checkpoint, const std::string& source) {
+std::string Tuner::load_checkpoint(const StoreReader& checkpoint, const std::string& source) {
     if (checkpoint.text("/", "source") != source) {
         throw Error(checkpoint.path() +
                     ": was made with another --model, --teacher, --tokens or --precision: give the "
                     "same, or start again without --resume");
     }
-    if (checkpoint.text("/", "settings") != settings_json(settings_)) {
-        throw Error(checkpoint.path() + ": was written with other settings (" + checkpoint.text("/", "settings") +
-                    "): give the same flags, or start again without --resume");
+    const SettingsChange change = change_since(checkpoint, settings_);
+    if (!change.others.empty()) {
+        throw Error(checkpoint.path() + ": was written with " + change.others +
+                    ": give the same flags, or start again without --resume");
     }
     steps_done_ = checkpoint.integer("/", "step");
     loss_ = checkpoint.real("/", "loss");
@@ -125,6 +134,7 @@ void Tuner::load_checkpoint(const StoreReader& checkpoint, const std::string& so
             backend_.ops().convert(copy->second, parameter->value);
         }
     }
+    return change.rates;
 }
 
 std::string Tuner::save_model(const std::string& path, const std::string& command,

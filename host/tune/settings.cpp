@@ -1,11 +1,13 @@
 #include "host/tune/settings.h"
 
+#include "host/common/text.h"
 #include "io/error.h"
 
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <numbers>
+#include <stdexcept>
 #include <utility>
 
 namespace pvtune {
@@ -145,6 +147,51 @@ std::string settings_json(const TuneSettings& settings) {
     // The rates of a falling schedule depend on the number of steps.
     if (settings.schedule != Schedule::constant) json["steps"] = settings.steps;
     return json.dump();
+}
+
+namespace {
+
+std::string flag_of(const std::string& key, const nlohmann::json& value) {
+    const auto either = [&](const char* flag, const char* when_true, const char* when_false) {
+        return flag + std::string(value == true ? when_true : when_false);
+    };
+    if (key == "shuffle") return either("--order ", "shuffled", "sequential");
+    if (key == "narrow_buffer") return either("--code-buffer ", "bf16", "f32");
+    if (key == "schedule") return std::string("--schedule ") + (value == 0 ? "constant" : value == 1 ? "linear" : "cosine");
+    std::string flag = "--" + key;
+    std::replace(flag.begin(), flag.end(), '_', '-');
+    if (key == "measure_v" || key == "force_codes") return (value == true ? "" : "no ") + flag;
+    if (value.is_boolean()) return either((flag + " ").c_str(), "on", "off");
+    if (value.is_number_float()) return flag + " " + format("%g", value.get<double>());
+    return flag + " " + (value.is_string() ? value.get<std::string>() : value.dump());
+}
+
+}  // namespace
+
+SettingsChange settings_change(const std::string& written, const TuneSettings& now) {
+    const auto before = nlohmann::ordered_json::parse(written, nullptr, false);
+    if (!before.is_object()) throw std::invalid_argument("settings that are no JSON object");
+    const auto after = nlohmann::ordered_json::parse(settings_json(now));
+    SettingsChange change;
+    const auto add = [](std::string& list, const std::string& flag) { list += (list.empty() ? "" : ", ") + flag; };
+    for (const auto& [key, value] : after.items()) {
+        const auto old = before.find(key);
+        if (old != before.end() && *old == value) continue;
+        if (key == "lr" || key == "code_lr" || key == "subspace_lr") {
+            add(change.rates, flag_of(key, value));
+        } else {
+            add(change.others, old == before.end() ? "no --" + key : flag_of(key, *old));
+        }
+    }
+    for (const auto& [key, value] : before.items()) {
+        if (!after.contains(key)) add(change.others, flag_of(key, value));
+    }
+    return change;
+}
+
+std::string rate_flags(const TuneSettings& settings) {
+    if (!settings.moves_codes()) return "--lr";
+    return settings.strategy == Strategy::pv ? "--lr or --subspace-lr" : "--lr or --code-lr";
 }
 
 }  // namespace pvtune

@@ -85,7 +85,18 @@ std::string name_of(Subspace subspace);
 CodeMoment parse_code_moment(const std::string& name);
 Schedule parse_schedule(const std::string& name);
 
-/// What a resumed run must agree in, as JSON text: everything but, at constant rates, the number of steps.
+/// What a checkpoint keeps of the settings, as JSON text: everything but, at constant rates, the number of steps.
 std::string settings_json(const TuneSettings& settings);
+
+/// How a checkpoint's settings differ from a run's, in the words of the command line; "" where they do not.
+struct SettingsChange {
+    std::string rates;   ///< of --lr, --code-lr and --subspace-lr: what they are now
+    std::string others;  ///< of all else, which a resumed run must agree in: what they were
+};
+/// written: of settings_json(). Throws std::invalid_argument where it is not.
+SettingsChange settings_change(const std::string& written, const TuneSettings& now);
+
+/// The flags of the rates that a strategy goes by, for messages: "--lr or --code-lr".
+std::string rate_flags(const TuneSettings& settings);
 
 }  // namespace pvtune

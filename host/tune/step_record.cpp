@@ -56,6 +56,10 @@ double mean_of(const std::vector<float>& values) {
     return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
+std::string remedy(const std::string& flags) {
+    return "resume from the last checkpoint, if there is one, with a smaller " + flags;
+}
+
 }  // namespace
 
 void Tuner::read_record(StepReport& report) {
@@ -63,13 +67,13 @@ void Tuner::read_record(StepReport& report) {
     const auto squares = downloaded<double>(backend_, squares_);
     if (!std::isfinite(report.loss)) refuse_loss();
 
-    const auto check = [&](Tensor slot, const std::string& what, const char* flags) {
+    const auto check = [&](Tensor slot, const std::string& what, const std::string& flags) {
         if (std::isfinite(squares[static_cast<std::size_t>(slot.as<double>() - squares_.as<double>())])) return;
         throw Error("step " + std::to_string(steps_done_ + 1) + ": " + what +
-                    " is not finite: resume from the last checkpoint with a smaller " + flags);
+                    " is not finite: " + remedy(flags));
     };
     const auto check_gradient = [&](const TrainedParameter& parameter) {
-        check(parameter.gradient_squares, "the gradient of " + parameter.name, "--lr or --code-lr");
+        check(parameter.gradient_squares, "the gradient of " + parameter.name, rate_flags(settings_));
     };
     report.v_step = v_step_now();
     // In the order of the step: the first fault is where it began.
@@ -79,7 +83,8 @@ void Tuner::read_record(StepReport& report) {
             for (const TrainedParameter& parameter : state.continuous) check_gradient(parameter);
             if (state.v.second_moment.empty() || !report.v_step) continue;
             const Matrix& matrix = student_.blocks[i].matrices[j];
-            check(state.v.score_squares, "the V step's target for " + matrix.name, "--code-lr or --subspace-lr");
+            check(state.v.score_squares, "the V step's target for " + matrix.name,
+                  settings_.strategy == Strategy::pv ? "--subspace-lr" : "--code-lr");
         }
         for (const TrainedParameter& parameter : blocks_[i].dense) check_gradient(parameter);
     }
@@ -157,8 +162,7 @@ void Tuner::refuse_loss() {
         }
     }
     throw Error("step " + std::to_string(steps_done_ + 1) + ": the loss is not finite" +
-                (where.empty() ? "" : ", and neither is " + where) +
-                ": resume from the last checkpoint with a smaller --lr or --code-lr");
+                (where.empty() ? "" : ", and neither is " + where) + ": " + remedy(rate_flags(settings_)));
 }
 
 }  // namespace pvtune

@@ -287,6 +287,16 @@ class Stopping(TuneTest):
         self.assertEqual(out.read_bytes(), content)
         self.result(self.tune(out, "--json", steps=2))
 
+    def test_a_loss_that_is_not_finite_is_left_by_a_smaller_rate(self) -> None:
+        out = self.here / "out.h5"
+        self.result(self.tune(out, "--keep-checkpoint", "--json", steps=2, lamb="off"))
+        again = {"steps": 6, "lamb": "off", "checkpoint_every": 0}
+        self.refused(self.tune(out, "--quiet", "--resume", **again, lr=1e6), "not finite",
+                     "resume from the last checkpoint, if there is one, with a smaller --lr or --code-lr")
+        done = self.tune(out, "--resume", "--json", **again, lr=0.001)
+        self.assertEqual(self.result(done)["steps"], 6)
+        self.assertIn("resumed after step 2; other rates from here on: --lr 0.001\n", done.stderr)
+
     def test_what_a_resumed_run_must_agree_in(self) -> None:
         out, log = self.here / "out.h5", self.here / "log.jsonl"
         process = self.begin(out, steps=100_000, log=log, checkpoint_every=1)
@@ -298,8 +308,9 @@ class Stopping(TuneTest):
         tokens = tokenize(self.here, self.tokenizer, [7, 8, 9] * 300, self.here / "t.h5")
         quantized = self.here / "q.h5"
         self.result(run("quantize", "--model", self.model, "--code-bits", 3, "--out", quantized, "--json"))
-        for changes, words in (({"lr": 0.1}, "other settings"), ({"strategy": "pv"}, "other settings"),
-                               ({"seed": 9}, "other settings"), ({"ctx": 8}, "other settings"),
+        for changes, words in (({"strategy": "pv"}, "was written with --strategy pv-ste: give the same flags"),
+                               ({"seed": 9, "ctx": 8, "beta1": 0.5}, "with --ctx 16, --seed 0, --beta1 0.9: "),
+                               ({"schedule": "cosine", "lamb": "off"}, "--lamb on, --schedule constant, no --steps"),
                                ({"tokens": tokens}, "--tokens"), ({"precision": "bf16"}, "--precision"),
                                ({"model": quantized}, ""), ({"steps": 1}, "--steps")):
             with self.subTest(changes):
