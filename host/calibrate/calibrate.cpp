@@ -144,20 +144,29 @@ public:
 
     /// The folder and what this program puts there.
     void remove() const {
+        remove_files([](const std::string& name) {
+            return name.starts_with("block_") || name == states_file || name == targets_file;
+        });
         std::error_code ignored;
-        for (const auto& entry : std::filesystem::directory_iterator(path_, ignored)) {
-            const std::string name = entry.path().filename().string();
-            if (name.starts_with("block_") || name == states_file || name == targets_file) {
-                std::filesystem::remove(entry.path(), ignored);
-            }
-        }
         std::filesystem::remove(path_, ignored);  // stays where there is something else in it
+    }
+    /// Blocks of an earlier run, once there is one of this: a resume would refuse them, or take them for its own.
+    void remove_blocks_but(const std::string& kept) const {
+        remove_files([&](const std::string& name) { return name.starts_with("block_") && path_ + "/" + name != kept; });
     }
 
     static constexpr const char* states_file = "states.h5";
     static constexpr const char* targets_file = "targets.h5";
 
 private:
+    template <class Condition>
+    void remove_files(const Condition& condition) const {
+        std::error_code ignored;
+        for (const auto& entry : std::filesystem::directory_iterator(path_, ignored)) {
+            if (condition(entry.path().filename().string())) std::filesystem::remove(entry.path(), ignored);
+        }
+    }
+
     std::string path_;
     int descriptor_ = -1;
 };
@@ -268,6 +277,8 @@ void plan_calibration(Backend& planning, const ModelConfig& config, const Quanti
     }
 }
 
+bool has_finished_blocks(const CalibrateJob& job) { return std::filesystem::exists(block_file(job, 0)); }
+
 QuantizeResult calibrate_model(Backend& backend, const CalibrateJob& job,
                                const std::function<void(const CalibratedBlock&)>& progress) {
     const CalibrateSettings& settings = job.settings;
@@ -317,6 +328,7 @@ QuantizeResult calibrate_model(Backend& backend, const CalibrateJob& job,
             prepare_block(backend.ops(), run.model, 0);
             report.tune_seconds = seconds_since(start);
             save_block(run, report);
+            if (i == 0) folder.remove_blocks_but(block_file(job, i));
         }
         start = std::chrono::steady_clock::now();
         if (i + 1 < config.layers) run.forward(*states);

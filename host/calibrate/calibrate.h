@@ -50,6 +50,9 @@ struct CalibrateJob {
     std::string folder() const { return calibration_folder(out); }
 };
 
+/// Whether an earlier run left blocks there.
+bool has_finished_blocks(const CalibrateJob& job);
+
 /// Block after block: Hessians of the inputs that the blocks before leave, every matrix quantised under its own, the
 /// block's continuous parameters tuned, the result written to a file in job.folder(). A run that was killed goes on
 /// behind the last finished block and gives the same bits. progress after each block; it may throw to stop.

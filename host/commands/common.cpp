@@ -7,6 +7,7 @@
 
 #include <omp.h>
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
@@ -25,6 +26,14 @@ int fail(int status, const std::string& what) {
     std::cout.flush();
     std::fprintf(stderr, "pvtune: %s\n", one_line(what).c_str());
     return status;
+}
+
+/// CLI11 reads -1 and what is too large as 2^64 - 1.
+std::string whole_number(const std::string& text) {
+    std::uint64_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error == std::errc() && end == text.data() + text.size()) return "";
+    return text + ": give a whole number of 0 to 2^64 - 1";
 }
 
 }  // namespace
@@ -48,10 +57,15 @@ void add_common_flags(CLI::App& app, CommonOptions& common) {
             ->type_name("N")
             ->group(group);
         command->add_option("--seed", common.seed, "of everything random: the same seed repeats a run bit for bit")
+            ->check(whole_number)
             ->type_name("N")
             ->capture_default_str()
             ->group(group);
         command->add_option("--log", common.log, "also write one JSON object a step to this file")
+            ->check([](const std::string& path) {
+                check_log(path);
+                return std::string();
+            })
             ->type_name("FILE")
             ->group(group);
         command->add_flag("--dry-run", common.dry_run, "print the plan (memory, work, disk) and start nothing")
@@ -85,7 +99,7 @@ void print_result(const CommonOptions& common, const nlohmann::ordered_json& res
 int run_guarded(int (*program)(int, char**), int argc, char** argv) {
     try {
         const int status = program(argc, argv);
-        if (!std::cout.flush()) throw Error("standard output cannot be written: is the disk full?");
+        if (!std::cout.flush()) throw Error("standard output cannot be written: is its reader gone, or the disk full?");
         return status;
     } catch (const Error& error) {
         return fail(status_user, error.what());

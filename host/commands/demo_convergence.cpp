@@ -1,4 +1,5 @@
 #include "host/commands/commands.h"
+#include "host/commands/flags.h"
 #include "host/common/disk.h"
 #include "host/common/interrupt.h"
 #include "host/common/plan.h"
@@ -233,12 +234,15 @@ void add_demo_convergence_command(CLI::App& app, CommonOptions& common) {
     };
     number("--dimension", options->dimension, "coordinates of the small problems", 1, 24);
     number("--values", options->values, "values that they may take", 1, 64);
-    number("--condition", options->condition, "largest over smallest curvature", 1.0, 1e8);
+    const auto real = [&](const char* name, double& value, const char* what, double low, double high) {
+        command->add_option(name, value, what)->check(real_range(low, high))->type_name("N")->capture_default_str();
+    };
+    real("--condition", options->condition, "largest over smallest curvature", 1.0, 1e8);
     number("--large-dimension", options->large_dimension, "of the large quadratic; 0: without it", std::size_t{0},
            largest_dimension);
     number("--large-values", options->large_values, "values that it may take", 1, 64);
-    number("--large-condition", options->large_condition, "largest over smallest curvature", 1.0, 1e8);
-    number("--tau", options->tau, "share of the coordinates in a subspace (at least one)", 1e-6, 1.0);
+    real("--large-condition", options->large_condition, "largest over smallest curvature", 1.0, 1e8);
+    real("--tau", options->tau, "share of the coordinates in a subspace (at least one)", 1e-6, 1.0);
     number("--iterations", options->iterations, "at most; a fixed point ends a run earlier", 1, 100000);
     command->add_option("--out", options->out, "folder for convergence.json and convergence.png; made if missing")
         ->type_name("DIR");

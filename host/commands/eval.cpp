@@ -37,7 +37,8 @@ Plan make_plan(const CommonOptions& common, const EvalOptions& options, const St
     Model model = load_model(*planning, store, common.compute_type(), options.ctx, Residency::one_block);
     perplexity(*planning, model, text.tokens, options.ctx, windows, {});
     Plan plan = plan_of(*planning);
-    plan.memory.push_back({"reading", model.config.vocabulary * model.config.width * bytes_while_reading});
+    (common.device == "cuda" ? plan.host_memory : plan.memory)
+        .push_back({"reading", model.config.vocabulary * model.config.width * bytes_while_reading});
     plan.flops = forward_flops(model.config, windows * options.ctx, options.ctx);
     for (const auto& allocation : plan.memory) {
         const bool from_file = allocation.name.ends_with("weights") || allocation.name == "embedding" ||
@@ -93,18 +94,21 @@ void run(const CommonOptions& common, const EvalOptions& options) {
     watch_interrupts();
     Model model = load_model(*backend, store, common.compute_type(), options.ctx, Residency::one_block);
     const PerplexityResult result = measure(common, options, *backend, model, text, windows);
+    const std::optional<std::uint32_t> begin = begin_token(config, options.bos);
     const double rate = static_cast<double>(result.windows * options.ctx) / result.seconds;
     std::cout << format("perplexity %.4f (nll %.6f a token, %lld predictions)\n", result.perplexity, result.nll,
                         static_cast<long long>(result.predictions))
-              << format("measured with ctx %lld, %lld windows, stride %lld, tokenizer %s, model %s, %s, seed %llu\n",
+              << format("measured with ctx %lld, %lld windows, stride %lld, %stokenizer %s, model %s, %s, seed %llu\n",
                         static_cast<long long>(options.ctx), static_cast<long long>(result.windows),
-                        static_cast<long long>(options.ctx), text.tokenizer_hash.substr(0, 12).c_str(),
-                        store.content_hash().substr(0, 12).c_str(), common.precision.c_str(),
-                        static_cast<unsigned long long>(common.seed))
+                        static_cast<long long>(options.ctx),
+                        begin ? ("begun with token " + std::to_string(*begin) + ", ").c_str() : "",
+                        text.tokenizer_hash.substr(0, 12).c_str(), store.content_hash().substr(0, 12).c_str(),
+                        common.precision.c_str(), static_cast<unsigned long long>(common.seed))
               << "on " << backend->description() << "\n"
               << format("%.1f s, %s tokens/s, peak memory %s\n", result.seconds, count_text(rate).c_str(),
                         bytes_text(peak_memory()).c_str());
     print_result(common, {{"perplexity", result.perplexity},
+                          {"bos", begin ? nlohmann::ordered_json(*begin) : nullptr},
                           {"nll", result.nll},
                           {"tokens", result.predictions},
                           {"seconds", result.seconds},

@@ -8,6 +8,15 @@
 
 namespace pvtune {
 
+std::vector<std::string> flags_without_effect(const CLI::App& command, std::span<const FlagUse> flags) {
+    std::vector<std::string> unused;
+    for (const FlagUse& flag : flags) {
+        if (flag.used || command.count(flag.name) == 0) continue;
+        unused.push_back(std::string(flag.name) + " has no effect with " + flag.where + ": " + flag.users);
+    }
+    return unused;
+}
+
 CLI::Validator real_range(double low, double high) {
     const CLI::Validator number(
         [](const std::string& text) {

@@ -5,8 +5,22 @@
 
 #include <CLI/CLI.hpp>
 #include <optional>
+#include <span>
+#include <string>
+#include <vector>
 
 namespace pvtune {
+
+/// What reads a flag.
+struct FlagUse {
+    const char* name;
+    bool used;          ///< by a run of these settings
+    std::string where;  ///< what of the settings does not: "--strategy pv"
+    const char* users;  ///< "pv-ste uses it"
+};
+
+/// A line for each flag that was given and that nothing reads.
+std::vector<std::string> flags_without_effect(const CLI::App& command, std::span<const FlagUse> flags);
 
 /// A number from `low` to `high`; CLI::Range alone lets NaN pass.
 CLI::Validator real_range(double low, double high);

@@ -162,7 +162,7 @@ void run(const CommonOptions& common, const GenerateOptions& options) {
     std::int64_t generated = 0;
     bool ended = false;
     const auto generation_start = std::chrono::steady_clock::now();
-    while (generated < options.max_tokens && !interrupted()) {
+    while (generated < options.max_tokens && !interrupted() && std::cout) {
         backend->download(host.data(), device_logits);
         const std::uint32_t next = sample(host, options.sampling, random.uniform());
         ended = std::find(ends.begin(), ends.end(), next) != ends.end();

@@ -75,7 +75,8 @@ Plan make_plan(const CommonOptions& common, const QuantizeOptions& options, cons
     Plan plan = plan_of(*planning);
     const std::int64_t tokens = settings.sequences * settings.length;
     const std::int64_t states = 2 * tokens * config.width * size_of(settings.precision);
-    if (states <= options.activation_mebibytes << 20) plan.memory.push_back({"hidden states between blocks", states});
+    std::vector<Allocation>& host_memory = common.device == "cuda" ? plan.host_memory : plan.memory;
+    if (states <= options.activation_mebibytes << 20) host_memory.push_back({"hidden states between blocks", states});
     // W, What, their products with H, what is left, a direction and targets; k-means' copies come before and are gone.
     constexpr std::int64_t copies = 8;
     plan.memory.push_back({"largest matrix (f32, working copies)", copies * found.largest * size_of(DType::f32)});
@@ -87,9 +88,8 @@ Plan make_plan(const CommonOptions& common, const QuantizeOptions& options, cons
     const std::int64_t attended = config.heads * config.head_dim;
     const std::int64_t squares =
         2 * config.width * config.width + attended * attended + config.intermediate * config.intermediate;
-    (common.device == "cuda" ? plan.host_memory : plan.memory)
-        .push_back({"Hessians of a block as they came (f32)", squares * size_of(DType::f32)});
-    plan.memory.push_back({"embedding (f32)", 2 * found.largest_dense * size_of(DType::f32)});
+    host_memory.push_back({"Hessians of a block as they came (f32)", squares * size_of(DType::f32)});
+    host_memory.push_back({"embedding (f32)", 2 * found.largest_dense * size_of(DType::f32)});
     // Hessians, targets and states: three passes forward; a pass of tuning is three more.
     plan.flops = forward_flops(config, tokens, settings.length) * (3 + 3 * settings.block.epochs);
     plan.bytes_read = found.bytes_read;
@@ -182,6 +182,10 @@ QuantizeResult calibrate(const CommonOptions& common, const QuantizeOptions& opt
     job.command = common.command_line;
     job.seed = common.seed;
     job.resume = options.resume;
+    if (!job.resume && has_finished_blocks(job)) {
+        message(common, "warning: " + job.folder() + " is of a run that did not end, and this one will replace it: " +
+                            "--resume goes on with it");
+    }
     QuantizationReport running;
     return calibrate_model(backend, job, [&](const CalibratedBlock& block) {
         for (const QuantizedMatrix& matrix : block.matrices) {
@@ -201,7 +205,20 @@ QuantizeResult calibrate(const CommonOptions& common, const QuantizeOptions& opt
     });
 }
 
-void run(const CommonOptions& common, QuantizeOptions options) {
+std::vector<std::string> flags_without_effect(const CLI::App& command, const QuantizeOptions& options) {
+    const std::string& representation = options.spec.representation;
+    const bool in_rounds = representation == "aqlm" || representation == "vq";
+    const bool tuned = options.calibrate.block.epochs > 0;
+    const char* tuning = "the tuning of blocks uses it";
+    const FlagUse flags[] = {{"--rounds", in_rounds, "--representation " + representation, "aqlm and vq use it"},
+                             {"--block-batch", tuned, "--block-epochs 0", tuning},
+                             {"--block-lr", tuned, "--block-epochs 0", tuning},
+                             {"--block-held-out", tuned, "--block-epochs 0", tuning},
+                             {"--block-targets", tuned, "--block-epochs 0", tuning}};
+    return flags_without_effect(command, flags);
+}
+
+void run(const CommonOptions& common, QuantizeOptions options, const CLI::App& command) {
     const auto start = std::chrono::steady_clock::now();
     options.spec = completed(options);
     check_spec(options.spec);
@@ -209,7 +226,8 @@ void run(const CommonOptions& common, QuantizeOptions options) {
     options.calibrate.precision = common.compute_type();
     options.calibrate.dense_targets = options.targets == "model";
     options.calibrate.activation_memory = options.activation_mebibytes << 20;
-    check_no_input(options.out, {{"--model", options.model}, {"--calibrate", options.tokens}});
+    check_no_input("--out", options.out, {{"--model", options.model}, {"--calibrate", options.tokens}});
+    check_replaces("--out", options.out, store_start);
     const auto backend = make_backend(common, common.dry_run);
     const StoreReader model(options.model, "weights");
     const QuantizePlan found = plan_quantize(model, options.spec);
@@ -221,17 +239,26 @@ void run(const CommonOptions& common, QuantizeOptions options) {
                         std::to_string(config.max_positions) + " positions: use a smaller one");
         }
         const std::int64_t tokens = options.calibrate.sequences * options.calibrate.length;
-        text = read_tokens(options.tokens, config.vocabulary, tokens, tokens);
+        text = read_tokens(options.tokens, config.vocabulary, options.calibrate.length, tokens);
+        if (text.stored < tokens) {
+            throw Error(options.tokens + ": has " + std::to_string(text.stored / options.calibrate.length) +
+                        " sequences of --ctx " + std::to_string(options.calibrate.length) +
+                        ", fewer than --sequences " + std::to_string(options.calibrate.sequences) +
+                        ": use fewer, or a longer text");
+        }
         begin_windows(text, options.calibrate.length, config, options.bos);
         if (!text.warning.empty()) message(common, "warning: " + text.warning);
     }
     const Plan plan = calibrated ? make_plan(common, options, config, found) : make_plan(found, options.spec);
-    if (common.dry_run) return print_plan(*backend, plan, common.json);
-    check_fits(*backend, plan,
-               calibrated ? "use a smaller --ctx, or a smaller --activation-memory" : "use a machine with more");
     const std::string folder = calibration_folder(options.out);
-    check_disk(options.out, plan.bytes_written - (calibrated ? bytes_in_folder(folder) : 0));
-    if (options.resume && !std::filesystem::exists(folder)) refuse_to_repeat(options.out);
+    if (!common.dry_run) {
+        check_fits(*backend, plan,
+                   calibrated ? "use a smaller --ctx, or a smaller --activation-memory" : "use a machine with more");
+        check_disk(options.out, plan.bytes_written - (calibrated ? bytes_in_folder(folder) : 0));
+        if (options.resume && !std::filesystem::exists(folder)) refuse_to_repeat(options.out);
+    }
+    for (const std::string& line : flags_without_effect(command, options)) message(common, "warning: " + line);
+    if (common.dry_run) return print_plan(*backend, plan, common.json);
     watch_interrupts();
     const QuantizeResult result =
         calibrated ? calibrate(common, options, model, *backend, text) : quantize(common, options, model, found);
@@ -342,11 +369,11 @@ void add_quantize_command(CLI::App& app, CommonOptions& common) {
         "Example: pvtune quantize --model model.h5 --representation aqlm --codebooks 2 --code-bits 8 --group 8 "
         "\\\n             --calibrate tokens.h5 --sequences 64 --ctx 1024 --precision bf16 --out q.h5\n"
         "         pvtune quantize --model model.h5 --representation scalar --code-bits 3 --group 128 --out q.h5");
-    command->callback([&common, options, codebooks, code_bits, group] {
+    command->callback([&common, options, command, codebooks, code_bits, group] {
         options->codebooks_given = codebooks->count() > 0;
         options->code_bits_given = code_bits->count() > 0;
         options->group_given = group->count() > 0;
-        run(common, *options);
+        run(common, *options, *command);
     });
 }
 

@@ -1,6 +1,7 @@
 #include "host/eval/score.h"
 
 #include "host/commands/commands.h"
+#include "host/commands/flags.h"
 #include "host/common/disk.h"
 #include "host/common/interrupt.h"
 #include "host/common/memory.h"
@@ -27,7 +28,7 @@ struct ScoreOptions {
     std::string model;
     std::string requests;
     std::string tokenizer;
-    std::string out;
+    std::string out, bos = "auto";
     std::int64_t ctx = 0;
 };
 
@@ -85,8 +86,12 @@ void run(const CommonOptions& common, const ScoreOptions& options) {
         throw Error("--ctx " + std::to_string(ctx) + ": " + options.model + " has " +
                     std::to_string(config.max_positions) + " positions: use a smaller one");
     }
-    check_no_input(options.out, {{"--requests", options.requests}});
-    const ScoreFile file = read_score_requests(options.requests, options.tokenizer, config, ctx);
+    const auto inputs = {std::pair{"--requests", options.requests}, {"--tokenizer", options.tokenizer}};
+    check_no_input("--out", options.out, inputs);
+    check_no_input("--log", common.log, inputs);
+    check_replaces("--out", options.out, json_start);
+    const ScoreFile file =
+        read_score_requests(options.requests, options.tokenizer, config, ctx, begin_token(config, options.bos));
     const Work work = work_of(file);
     const auto count = static_cast<std::int64_t>(file.requests.size());
     const Plan plan = make_plan(common, store, file, work);
@@ -147,6 +152,7 @@ void add_score_command(CLI::App& app, CommonOptions& common) {
         ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 30))
         ->type_name("N")
         ->capture_default_str();
+    add_bos_flag(*command, options->bos, "contexts that are texts");
     command->footer(
         "Context and continuation are lists of tokens, or texts. An answer is\n"
         "{\"id\", \"loglikelihood\" (nats, summed), \"tokens\" (of the continuation), \"is_greedy\"}.\n"

@@ -29,7 +29,7 @@ namespace {
 /// Largest tensor as it is read or written: f32, and the file's type beside it.
 constexpr std::int64_t bytes_while_reading = 8;
 
-/// A kill loses no more than this, however long a step takes.
+/// A kill loses no more than this and the step that it comes into.
 constexpr double most_seconds_unsaved = 600;
 
 /// Candidates that the device's beam search keeps in registers (cuda/assign_additive.cu).
@@ -125,6 +125,24 @@ std::int64_t disk_bytes(const TuneOptions& options, std::int64_t checkpoint) {
     return old + std::max(checkpoint, model + (options.keep_checkpoint ? checkpoint : 0));
 }
 
+/// What makes the largest part of the plan smaller.
+std::string memory_remedy(const Plan& plan, const CommonOptions& common) {
+    if (plan.memory.empty()) return "";
+    const auto largest = std::max_element(plan.memory.begin(), plan.memory.end(),
+                                          [](const auto& a, const auto& b) { return a.bytes < b.bytes; });
+    const std::string& name = largest->name;
+    if (name == "block inputs" || name == "teacher's last hidden states" || name == "gradient of hidden states") {
+        return std::string("use a smaller --batch or --ctx") + (common.device == "cuda" ? ", or --offload inputs" : "");
+    }
+    if (name == "straight-through buffers" || name == "second moment of codes" || name == "mean gradients") {
+        return "use --code-buffer bf16 and --code-moment group, or --strategy pv";
+    }
+    if (name == "block weights") {
+        return common.device == "cuda" ? "use --offload teacher" : "use --precision bf16, or a machine with more";
+    }
+    return "use a smaller --micro-batch or --ctx, or --activations recompute";
+}
+
 /// Decides --activations auto: a run that chose anew, by what memory its models have left, would not be the one
 /// planned.
 Plan make_plan(const CommonOptions& common, TuneOptions& options, const Inputs& inputs) {
@@ -134,7 +152,15 @@ Plan make_plan(const CommonOptions& common, TuneOptions& options, const Inputs& 
     options.activations = tuner.keeps_activations() ? "keep" : "recompute";
     const TuneSettings& settings = options.settings;
     const double forward = forward_flops(inputs.config, settings.batch * settings.length, settings.length);
-    plan.flops = static_cast<double>(settings.steps) * forward * (tuner.keeps_activations() ? 4 : 5);
+    // Teacher and student; a backward pass is two; recomputed activations one more, measured V steps two.
+    double passes = 2;
+    if (settings.strategy != Strategy::calibration_only) passes += tuner.keeps_activations() ? 2 : 3;
+    if (settings.moves_codes() && settings.measure_v) passes += 2.0 / static_cast<double>(settings.v_every);
+    plan.flops = static_cast<double>(settings.steps) * forward * passes;
+    for (const std::string& file : {options.model, options.teacher}) {
+        plan.bytes_read += static_cast<std::int64_t>(std::filesystem::file_size(file));
+    }
+    plan.bytes_read += static_cast<std::int64_t>(inputs.text.tokens.size()) * size_of(DType::u32);
     (common.device == "cuda" ? plan.host_memory : plan.memory)
         .push_back({"reading", inputs.config.vocabulary * inputs.config.width * bytes_while_reading});
     plan.bytes_written = disk_bytes(options, checkpoint_bytes(plan, settings, inputs.config, common.compute_type()));
@@ -253,8 +279,9 @@ void run(const CommonOptions& common, TuneOptions options, const CLI::App& comma
     options.settings.train_dense = options.train_dense == "on";
     options.settings.seed = common.seed;
     check_settings(options.settings);
-    check_no_input(options.out,
+    check_no_input("--out", options.out,
                    {{"--model", options.model}, {"--teacher", options.teacher}, {"--tokens", options.tokens}});
+    check_replaces("--out", options.out, store_start);
     const std::int64_t together = options.settings.sequences_together();
     if (options.settings.micro_batch > 0 &&
         together != std::min(options.settings.micro_batch, options.settings.batch)) {
@@ -272,9 +299,15 @@ void run(const CommonOptions& common, TuneOptions options, const CLI::App& comma
         throw Error("--offload " + options.offload + ": the CPU computes in host memory: use it with --device cuda");
     }
     const auto backend = make_backend(common, common.dry_run);
+    const std::int64_t windows = static_cast<std::int64_t>(inputs.text.tokens.size()) / options.settings.length;
+    if (options.settings.batch > windows) {
+        message(common, "warning: --batch " + std::to_string(options.settings.batch) + ": " + options.tokens + " has " +
+                            std::to_string(windows) + " sequences of --ctx " + std::to_string(options.settings.length) +
+                            ", so a step sees some of them again");
+    }
     const Plan plan = make_plan(common, options, inputs);
     if (!common.dry_run) {
-        check_fits(*backend, plan, "use a smaller --micro-batch or --ctx, or --activations recompute");
+        check_fits(*backend, plan, memory_remedy(plan, common));
         std::error_code none;
         const auto replaced = std::filesystem::file_size(options.checkpoint(), none);
         check_disk(options.out, plan.bytes_written - (none ? 0 : static_cast<std::int64_t>(replaced)), 2);
@@ -331,7 +364,8 @@ void run(const CommonOptions& common, TuneOptions options, const CLI::App& comma
 
     const double seconds_per_step = totals.steps > 0 ? totals.seconds / static_cast<double>(totals.steps) : 0;
     std::cout << options.out << ": loss " << format("%.4f", tuner.loss()) << " after " << tuner.steps_done()
-              << " steps, " << totals.changed << " code changes, " << format("%.2f", seconds_per_step)
+              << " steps, " << totals.changed << " code changes"
+              << (totals.steps < tuner.steps_done() ? " since the resume, " : ", ") << format("%.2f", seconds_per_step)
               << " s a step, peak memory " << bytes_text(peak_memory()) << ", content hash " << hash << "\n";
     print_result(common, {{"loss", tuner.loss()},
                           {"steps", tuner.steps_done()},

@@ -110,35 +110,29 @@ void add_v_step(CLI::App& command, TuneSettings& settings, TuneOptions& options)
 }  // namespace
 
 std::vector<std::string> flags_without_effect(const CLI::App& command, const TuneSettings& settings) {
-    struct Flag {
-        const char* name;
-        bool used;
-        const char* users;
-    };
     const Strategy strategy = settings.strategy;
     const bool pv = strategy == Strategy::pv;
     const bool moves_codes = settings.moves_codes();
-    const char* all_with_codes = "the strategies that move codes use it";
-    const Flag flags[] = {
-        {"--lr", strategy != Strategy::calibration_only, "all others use it"},
-        {"--code-lr", moves_codes && !pv, "naive-linearized, stochastic-rounding, ste and pv-ste use it"},
-        {"--subspace-lr", pv && settings.subspace != Subspace::eager, "pv uses it, but for --subspace eager"},
-        {"--tau", settings.has_subspace(), "pv and pv-ste use it"},
-        {"--rounding-temperature", strategy == Strategy::stochastic_rounding, "stochastic-rounding uses it"},
-        {"--subspace-temperature", settings.subspace == Subspace::sample, "--subspace sample uses it"},
-        {"--code-beta2", moves_codes, all_with_codes},
-        {"--code-moment", moves_codes, all_with_codes},
-        {"--trust-ratio", moves_codes, all_with_codes},
-        {"--beam", moves_codes, all_with_codes},
-        {"--v-every", moves_codes, all_with_codes},
-        {"--measure-v", moves_codes, all_with_codes}};
-    std::vector<std::string> unused;
-    for (const Flag& flag : flags) {
-        if (flag.used || command.count(flag.name) == 0) continue;
-        unused.push_back(std::string(flag.name) + " has no effect with --strategy " + name_of(strategy) + ": " +
-                         flag.users);
-    }
-    return unused;
+    const bool eager = settings.subspace == Subspace::eager;
+    const std::string by_strategy = "--strategy " + name_of(strategy);
+    const std::string by_subspace = "--subspace " + name_of(settings.subspace);
+    const char* with_codes = "the strategies that move codes use it";
+    const FlagUse flags[] = {
+        {"--lr", strategy != Strategy::calibration_only, by_strategy, "all others use it"},
+        {"--code-lr", moves_codes && !pv, by_strategy, "naive-linearized, stochastic-rounding, ste and pv-ste use it"},
+        {"--subspace-lr", pv && !eager, pv ? by_subspace : by_strategy, "pv with other subspaces uses it"},
+        {"--tau", settings.has_subspace(), by_strategy, "pv and pv-ste use it"},
+        {"--rounding-temperature", strategy == Strategy::stochastic_rounding, by_strategy,
+         "stochastic-rounding uses it"},
+        {"--subspace-temperature", settings.subspace == Subspace::sample, by_subspace, "sample uses it"},
+        {"--beam", moves_codes && !eager, eager ? by_subspace : by_strategy, "searches for the nearest codes use it"},
+        {"--code-beta2", moves_codes, by_strategy, with_codes},
+        {"--code-moment", moves_codes, by_strategy, with_codes},
+        {"--trust-ratio", moves_codes, by_strategy, with_codes},
+        {"--v-every", moves_codes, by_strategy, with_codes},
+        {"--measure-v", moves_codes, by_strategy, with_codes},
+        {"--final-rate", settings.schedule != Schedule::constant, "--schedule constant", "falling schedules use it"}};
+    return flags_without_effect(command, flags);
 }
 
 void add_tune_flags(CLI::App& command, TuneOptions& options) {

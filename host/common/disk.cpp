@@ -11,21 +11,26 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 
 namespace pvtune {
 
-void check_disk(const std::string& path, std::int64_t bytes, std::int64_t files) {
+std::string check_folder(const std::string& path) {
     namespace fs = std::filesystem;
     std::error_code code;
-    if (path.empty()) throw Error("--out: an empty name: name a file");
     if (fs::is_directory(path, code)) throw Error(path + ": is a folder: name a file to write");
     const fs::path parent = fs::path(path).parent_path();
-    const std::string folder = parent.empty() ? "." : parent.string();
+    std::string folder = parent.empty() ? "." : parent.string();
     if (!fs::is_directory(folder, code)) throw Error(path + ": there is no folder " + folder + ": make it first");
     if (access(folder.c_str(), W_OK | X_OK) != 0) {
         throw Error(path + ": the folder cannot be written (" + std::strerror(errno) + "): check its permissions");
     }
+    return folder;
+}
 
+void check_disk(const std::string& path, std::int64_t bytes, std::int64_t files) {
+    if (path.empty()) throw Error("--out: an empty name: name a file");
+    const std::string folder = check_folder(path);
     constexpr std::int64_t metadata = std::int64_t{1} << 20;
     bytes = std::max<std::int64_t>(0, bytes);
     const std::int64_t needed = bytes + bytes / 256 + metadata;  // checksums and indices of chunks
@@ -45,13 +50,25 @@ void check_disk(const std::string& path, std::int64_t bytes, std::int64_t files)
     }
 }
 
-void check_no_input(const std::string& path, std::initializer_list<std::pair<const char*, std::string>> inputs) {
+void check_no_input(const char* flag, const std::string& path,
+                    std::initializer_list<std::pair<const char*, std::string>> inputs) {
     std::error_code none;
-    for (const auto& [flag, input] : inputs) {
+    for (const auto& [name, input] : inputs) {
         if (std::filesystem::equivalent(path, input, none)) {
-            throw Error("--out " + path + ": is the file of " + flag + ": name another");
+            throw Error(std::string(flag) + " " + path + ": is the file of " + name + ": name another");
         }
     }
+}
+
+void check_replaces(const char* flag, const std::string& path, std::string_view start) {
+    std::error_code none;
+    if (!std::filesystem::is_regular_file(path, none)) return;
+    std::string found(start.size(), '\0');
+    std::ifstream file(path, std::ios::binary);
+    if (!file || !file.read(found.data(), 1)) return;
+    file.read(found.data() + 1, static_cast<std::streamsize>(found.size()) - 1);
+    if (found == start) return;
+    throw Error(std::string(flag) + " " + path + ": is a file that pvtune did not write: remove it or name another");
 }
 
 std::int64_t bytes_in_folder(const std::string& path) {

@@ -3,17 +3,28 @@
 #include <cstdint>
 #include <initializer_list>
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace pvtune {
+
+/// Throws Error unless a file can be made at path; returns the folder that it goes to.
+std::string check_folder(const std::string& path);
 
 /// Throws Error unless `bytes` more can be written to path (less than 0: files that go give more than is needed): its
 /// folder is there and writable, path is no folder, and the file system has room, and the process's limit on file
 /// sizes, if they go to `files` of about the same size. Asked before any work starts.
 void check_disk(const std::string& path, std::int64_t bytes, std::int64_t files = 1);
 
-/// Throws Error if path is one of the files that these flags name: the output would take an input's place.
-void check_no_input(const std::string& path, std::initializer_list<std::pair<const char*, std::string>> inputs);
+/// Throws Error if path, of `flag`, is one of the files that these flags name: the output would take an input's place.
+void check_no_input(const char* flag, const std::string& path,
+                    std::initializer_list<std::pair<const char*, std::string>> inputs);
+
+/// What the files that this program writes begin with.
+inline constexpr std::string_view store_start = "\x89HDF", json_start = "{";
+
+/// Throws Error if path is a file that does not begin like those that `flag` names: something else would be lost.
+void check_replaces(const char* flag, const std::string& path, std::string_view start);
 
 /// Bytes of disk that the files of a folder take; 0 where there is none.
 std::int64_t bytes_in_folder(const std::string& path);

@@ -33,8 +33,9 @@ Plan plan_of(Backend& planning) {
 
 void check_fits(const Backend& backend, const Plan& plan, const std::string& remedy) {
     if (const std::int64_t host = plan.host_memory_bytes(); host > available_memory()) {
-        throw Error("needs " + bytes_text(host) + " of host memory beside the device's but " +
-                    bytes_text(available_memory()) + " are available: offload less, or use a machine with more");
+        throw Error(
+            "needs " + bytes_text(host) + " of host memory beside the device's but " + bytes_text(available_memory()) +
+            " are available: use less --offload, a smaller --batch, --ctx or --sequences, or a machine with more");
     }
     const std::int64_t needed = plan.memory_bytes();
     const std::int64_t limit = backend.memory_limit();

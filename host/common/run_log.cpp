@@ -1,15 +1,28 @@
 #include "host/common/run_log.h"
 
+#include "host/common/disk.h"
 #include "io/error.h"
 
+#include <unistd.h>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 namespace pvtune {
 
 std::string json_line(const nlohmann::ordered_json& object) {
     return object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+void check_log(const std::string& path) {
+    std::error_code none;
+    if (!std::filesystem::exists(path, none)) {
+        check_folder(path);
+    } else if (::access(path.c_str(), W_OK) != 0 || std::filesystem::is_directory(path, none)) {
+        throw Error("--log " + path + ": cannot be written: check the path");
+    }
+    check_replaces("--log", path, json_start);
 }
 
 RunLog::RunLog(std::string path, bool append) : path_(std::move(path)) {

@@ -18,8 +18,9 @@ using Tokens = std::vector<std::uint32_t>;
 
 class Reader {
 public:
-    Reader(const std::string& path, const std::string& tokenizer, const ModelConfig& config, std::int64_t ctx)
-        : path_(path), vocabulary_(config.vocabulary), ctx_(ctx) {
+    Reader(const std::string& path, const std::string& tokenizer, const ModelConfig& config, std::int64_t ctx,
+           std::optional<std::uint32_t> begin)
+        : path_(path), vocabulary_(config.vocabulary), ctx_(ctx), begin_(begin) {
         if (!tokenizer.empty()) tokenizer_ = std::make_unique<TokenizerProcess>(tokenizer);
     }
 
@@ -59,6 +60,8 @@ private:
         if (!id.is_string() && !id.is_number_integer()) fail("id: expected a text or a whole number");
 
         auto [context, continuation] = tokens_of(object["context"], object["continuation"]);
+        const bool begun = begin_ && object["context"].is_string();
+        if (begun && (context.empty() || context.front() != *begin_)) context.insert(context.begin(), *begin_);
         if (continuation.empty()) fail("continuation: holds no token: give at least one");
         if (context.empty()) fail("context: holds no token: give at least one, such as the one that begins a text");
         const auto predicted = static_cast<std::int64_t>(continuation.size());
@@ -70,6 +73,7 @@ private:
         const auto kept = std::min(context.size(), static_cast<std::size_t>(ctx_ + 1 - predicted));
         if (kept < context.size()) ++found_.cut;
         context.erase(context.begin(), context.end() - static_cast<std::ptrdiff_t>(kept));
+        if (begun) context.front() = *begin_;
         context.insert(context.end(), continuation.begin(), continuation.end());
         found_.requests.push_back({std::move(context), predicted});
         found_.ids.push_back(std::move(id));
@@ -124,6 +128,7 @@ private:
     std::string path_;
     std::int64_t vocabulary_;
     std::int64_t ctx_;
+    std::optional<std::uint32_t> begin_;
     std::unique_ptr<TokenizerProcess> tokenizer_;
     std::int64_t number_ = 0;
     ScoreFile found_;
@@ -132,8 +137,8 @@ private:
 }  // namespace
 
 ScoreFile read_score_requests(const std::string& path, const std::string& tokenizer, const ModelConfig& config,
-                              std::int64_t ctx) {
-    return Reader(path, tokenizer, config, ctx).read();
+                              std::int64_t ctx, std::optional<std::uint32_t> begin) {
+    return Reader(path, tokenizer, config, ctx, begin).read();
 }
 
 }  // namespace pvtune

@@ -4,6 +4,7 @@
 #include "host/model/config.h"
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 namespace pvtune {
@@ -17,9 +18,9 @@ struct ScoreFile {
 };
 
 /// Reads JSON lines {"context", "continuation", "id"?}: lists of tokens, or texts that the tokenizer (a tokenizer.json;
-/// "": texts are refused) makes tokens of. Contexts are cut on the left to what fits `ctx` tokens. Throws Error naming
-/// file and line.
+/// "": texts are refused) makes tokens of. Contexts are cut on the left to what fits `ctx` tokens. Those that are texts
+/// begin with the token `begin`, if any. Throws Error naming file and line.
 ScoreFile read_score_requests(const std::string& path, const std::string& tokenizer, const ModelConfig& config,
-                              std::int64_t ctx);
+                              std::int64_t ctx, std::optional<std::uint32_t> begin = std::nullopt);
 
 }  // namespace pvtune

@@ -157,7 +157,8 @@ std::string flag_of(const std::string& key, const nlohmann::json& value) {
     };
     if (key == "shuffle") return either("--order ", "shuffled", "sequential");
     if (key == "narrow_buffer") return either("--code-buffer ", "bf16", "f32");
-    if (key == "schedule") return std::string("--schedule ") + (value == 0 ? "constant" : value == 1 ? "linear" : "cosine");
+    if (key == "schedule")
+        return std::string("--schedule ") + (value == 0 ? "constant" : value == 1 ? "linear" : "cosine");
     std::string flag = "--" + key;
     std::replace(flag.begin(), flag.end(), '_', '-');
     if (key == "measure_v" || key == "force_codes") return (value == true ? "" : "no ") + flag;

@@ -69,8 +69,7 @@ void Tuner::read_record(StepReport& report) {
 
     const auto check = [&](Tensor slot, const std::string& what, const std::string& flags) {
         if (std::isfinite(squares[static_cast<std::size_t>(slot.as<double>() - squares_.as<double>())])) return;
-        throw Error("step " + std::to_string(steps_done_ + 1) + ": " + what +
-                    " is not finite: " + remedy(flags));
+        throw Error("step " + std::to_string(steps_done_ + 1) + ": " + what + " is not finite: " + remedy(flags));
     };
     const auto check_gradient = [&](const TrainedParameter& parameter) {
         check(parameter.gradient_squares, "the gradient of " + parameter.name, rate_flags(settings_));

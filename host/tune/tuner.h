@@ -68,8 +68,8 @@ public:
 
     /// Everything that a resumed run needs; source: what identifies the inputs (content hashes of the files).
     void save_checkpoint(const std::string& path, const std::string& command, const std::string& source) const;
-    /// The matrices must have been loaded from the same checkpoint (load_model). Returns the rates that are not those it
-    /// was written with, as flags; "" where all are.
+    /// The matrices must have been loaded from the same checkpoint (load_model). Returns the rates that are not those
+    /// it was written with, as flags; "" where all are.
     std::string load_checkpoint(const StoreReader& checkpoint, const std::string& source);
 
     /// The tuned model as a weights store; dense tensors that were not trained are copied from the student's file.

@@ -299,6 +299,12 @@ class Flags(CommandLine):
             self.refused(run("quantize", "--model", self.model, "--representation", "scalar", "--out", out, *flags),
                          *map(str, flags), "scalar", nothing_at=out)
 
+    def test_seeds(self) -> None:
+        evaluate = ("eval", "--model", self.model, "--tokens", self.tokens, "--ctx", 64, "--dry-run", "--seed")
+        for seed in ("-1", "1.5", "99999999999999999999", "one"):
+            self.refused(run(*evaluate, seed), "--seed", seed)
+        self.assertEqual(run(*evaluate, 2**64 - 1).returncode, 0)
+
     def test_context(self) -> None:
         self.refused(run("eval", "--model", self.model, "--tokens", self.tokens, "--ctx", 1024), "--ctx")
         self.refused(run("eval", "--model", self.model, "--tokens", self.tokens, "--ctx", 1), "--ctx")
@@ -387,6 +393,7 @@ class BadFiles(CommandLine):
         command = ("generate", "--model", self.model, "--prompt", "w1", "--tokenizer")
         self.refused(run(*command, self.here / "none.json"), "none.json")
         self.refused(run(*command, self.model), "model.h5")
+        self.refused(run(*command, self.hf), "is a folder")
         self.refused(run(*command, self.tokenizer, PVTUNE_PYTHON="/none/python"), "make setup")
         self.refused(run(*command, self.tokenizer, PVTUNE_SCRIPTS="/none"), "PVTUNE_SCRIPTS")
 
@@ -418,14 +425,30 @@ class Limits(CommandLine):
 
     def test_old_file_survives_a_failure(self) -> None:
         out = self.here / "out.h5"
-        out.write_bytes(b"precious")
+        precious = self.model.read_bytes()
+        out.write_bytes(precious)
 
         def limit() -> None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
         self.refused(run("import", "--from", self.hf, "--out", out, "--quiet", preexec=limit))
-        self.assertEqual(out.read_bytes(), b"precious")
+        self.assertEqual(out.read_bytes(), precious)
+
+    def test_files_of_others_are_not_replaced(self) -> None:
+        weights, text, model = self.hf / "model.safetensors", self.here / "notes.txt", self.here / "model.h5"
+        text.write_text("notes")
+        model.write_bytes(self.model.read_bytes())
+        evaluate = ("eval", "--model", model, "--tokens", self.tokens, "--ctx", 64)
+        for path, *command in ((weights, "import", "--from", self.hf, "--out", weights),
+                               (text, "quantize", "--model", model, "--out", text),
+                               (model, *evaluate, "--log", model), (text, *evaluate, "--log", text)):
+            content = path.read_bytes()
+            self.refused(run(*command, "--quiet"), str(path), "did not write")
+            self.assertEqual(path.read_bytes(), content)
+        for log in (self.here, self.here / "none" / "log.jsonl"):
+            self.refused(run(*evaluate, "--log", log, "--quiet"), str(log))
+        self.result(run(*evaluate, "--log", "/dev/null", "--json"))
 
     def test_no_memory_for_the_plan(self) -> None:
         # The address space that the program itself needs, and 100 MB; the model's head wants 700 MB of logits.

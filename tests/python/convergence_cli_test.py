@@ -80,6 +80,7 @@ class DemoConvergence(unittest.TestCase):
         self.refused(demo("--tau", 0.5), "--tau 0.5")
         self.refused(demo("--problem", "cubic"), "--problem")
         self.refused(demo("--iterations", 0), "--iterations")
+        self.refused(demo("--condition", "nan"), "--condition")
         self.refused(demo("--device", "cuda"), "--device cuda")
         (self.folder / "file").write_text("x")
         self.refused(demo(*SMALL, "--out", self.folder / "file"), "file")

@@ -140,6 +140,16 @@ class Troubles(CudaTest):
         self.assertEqual(resumed.returncode, 0, resumed.stderr)
         self.assertTrue(out.exists())
 
+    def test_what_waits_in_host_memory_is_no_memory_of_the_device(self) -> None:
+        command = ("quantize", "--model", self.model, "--calibrate", self.tokens, "--sequences", 4, "--ctx", 64, "--out",
+                   self.here / "q.h5", "--dry-run", "--json")
+        cpu, cuda = self.result(cli_test.run(*command)), self.result(run_cuda(*command))
+        for name in ("hidden states between blocks", "embedding (f32)", "Hessians of a block as they came (f32)"):
+            self.assertIn(name, cpu["memory"])
+            self.assertNotIn(name, cuda["memory"])
+        self.assertEqual(cpu["host_memory_bytes"], 0)
+        self.assertGreaterEqual(cuda["host_memory_bytes"], cpu["memory"]["hidden states between blocks"])
+
     def test_a_plan_needs_no_device(self) -> None:
         done = run_cuda(*self.tune_arguments(self.here / "t.h5"), "--dry-run", PVTUNE_EMULATED_DEVICES=0)
         self.assertEqual(done.returncode, 0, done.stderr)

@@ -187,6 +187,24 @@ class Stopping(CalibrateTest):
         self.assertEqual(resumed["content_hash"], expected)
         self.assertNotIn(0, [json.loads(line).get("block") for line in log.read_text().splitlines()])
 
+    def test_a_new_run_leaves_no_blocks_of_an_old_one(self) -> None:
+        out, warnings = self.here / "out.h5", []
+        blocks = Path(str(out) + ".calibration")
+        for seed in (0, 1):
+            log = self.here / f"{seed}.jsonl"
+            process = self.begin(out, log=log, seed=seed, block_epochs=40, block_lr=1e-7)
+            while not log.exists() and process.poll() is None:
+                time.sleep(0.005)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=120)
+            if process.returncode == 0:
+                self.skipTest("a fast machine")
+            warnings.append("is of a run that did not end" in errors)
+            if seed == 0:
+                shutil.copy(blocks / "block_0000.h5", blocks / "block_0001.h5")
+        self.assertEqual(warnings, [False, True])
+        self.assertEqual([path.name for path in blocks.iterdir()], ["block_0000.h5"])
+
     def test_what_is_finished_is_not_made_again(self) -> None:
         out = self.here / "out.h5"
         self.result(self.calibrate(out, "--resume", "--json"))
@@ -230,7 +248,7 @@ class Stopping(CalibrateTest):
 class Refusing(CalibrateTest):
     def test_impossible_runs(self) -> None:
         out = self.here / "q.h5"
-        for changes, words in (({"sequences": 100}, "700"), ({"calibrate": self.here / "none.h5"}, "none.h5"),
+        for changes, words in (({"sequences": 100}, "fewer than --sequences 100"), ({"calibrate": self.here / "none.h5"}, "none.h5"),
                                ({"ctx": 1}, "--ctx"),
                                ({"ctx": 256, "sequences": 2}, "128 positions"), ({"block_held_out": 1}, "--block-held-out"),
                                ({"block_targets": "x"}, "--block-targets"), ({"model": self.quantized}, "quantised")):
@@ -239,6 +257,11 @@ class Refusing(CalibrateTest):
                 self.assertEqual(done.returncode, 2, done.stderr)
                 self.assertIn(words, done.stderr)
                 self.assertEqual(list(self.here.iterdir()), [])
+        done = self.calibrate(out, "--dry-run", representation="quip", rounds=2, block_epochs=0, block_lr=0.1)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual([line for line in done.stderr.splitlines() if "no effect" in line],
+                         ["pvtune: warning: --rounds has no effect with --representation quip: aqlm and vq use it",
+                          "pvtune: warning: --block-lr has no effect with --block-epochs 0: the tuning of blocks uses it"])
         done = self.calibrate(out, "--quiet", "--resume", calibrate=None)
         self.assertEqual(done.returncode, 2, done.stderr)
         self.assertIn("--calibrate", done.stderr)

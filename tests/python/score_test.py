@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cli_test import CommandLine, PVTUNE, ROOT, VOCABULARY, run
+from cli_test import CONFIG, PVTUNE, ROOT, VOCABULARY, CommandLine, run, tensors, write_folder
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -102,6 +102,29 @@ class Scores(CommandLine):
         self.assertEqual(self.summary["contexts_cut"], 1)
         whole = self.score([{"context": context[-15:], "continuation": [9, 10]}])
         self.assertAlmostEqual(cut[0]["loglikelihood"], whole[0]["loglikelihood"], delta=1e-4)
+
+    def test_texts_begin_with_the_models_token(self) -> None:
+        folder = write_folder(self.here / "hf", tensors(), {**CONFIG, "bos_token_id": 1})
+        model = self.here / "model.h5"
+        self.result(run("import", "--from", folder, "--out", model, "--json"))
+        flags = ("--tokenizer", self.tokenizer, "--bos", "on")
+        long = [3 + i % 50 for i in range(20)]
+        text = " ".join(f"w{i}" for i in long)
+        for context, tokens in (("w5 w6", [1, 5, 6]), ("w1 w6", [1, 6]), ("", [1]), (text, [1, *long[-14:]])):
+            self.assertEqual(self.score([{"context": context, "continuation": " w7 w8"}], *flags, "--ctx", 16, model=model),
+                             self.score([{"context": tokens, "continuation": [7, 8]}], *flags, model=model))
+        self.assertNotEqual(self.score([{"context": "w5", "continuation": "w7"}], *flags, model=model),
+                            self.score([{"context": "w5", "continuation": "w7"}], *flags[:2], model=model))
+
+    def test_what_is_read_is_not_written(self) -> None:
+        requests = self.here / "in.jsonl"
+        requests.write_text('{"context": [1], "continuation": [2]}\n')
+        command = ("score", "--model", self.model, "--requests", requests, "--tokenizer", self.tokenizer)
+        for path, flags in ((self.model, ("--out", self.model)), (self.tokenizer, ("--out", self.tokenizer)),
+                            (requests, ("--out", self.here / "o", "--log", requests))):
+            content = path.read_bytes()
+            self.refused(run(*command, *flags, "--quiet"), str(path))
+            self.assertEqual(path.read_bytes(), content)
 
     def test_bad_lines(self) -> None:
         good = '{"context": [1], "continuation": [2]}\n'

@@ -144,10 +144,13 @@ class BridgeTest(ProgramTest):
         self.assertEqual(decoded, {"text": text})
 
     def test_a_bad_request_is_answered_and_the_next_one_served(self) -> None:
-        answers = self.ask("not json", "[]", '{"encode": 1}', '{"decode": [99999]}', '{"decode": ["a"]}', '{"x": 1}',
+        answers = self.ask("not json", "[]", '{"encode": 1}', '{"decode": [-1]}', '{"decode": ["a"]}', '{"x": 1}',
                            '{"encode": "the"}')
         self.assertEqual([list(answer) for answer in answers], [["error"]] * 6 + [["tokens"]])
-        self.assertIn("99999", answers[3]["error"])
+
+    def test_ids_that_the_tokenizer_lacks_are_nothing(self) -> None:
+        (encoded,) = self.ask('{"encode": "the"}')
+        self.assertEqual(self.ask(json.dumps({"decode": [99999, *encoded["tokens"], 2**32 - 1]})), [{"text": "the"}])
 
     def test_missing_tokenizer(self) -> None:
         self.refuse("tokenizer_bridge.py", "--tokenizer", "missing.json", says="no such file")

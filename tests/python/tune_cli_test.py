@@ -60,7 +60,7 @@ class Running(TuneTest):
             with self.subTest(strategy):
                 out, log = self.here / f"{strategy}.h5", self.here / f"{strategy}.jsonl"
                 result = self.result(self.tune(out, "--json", steps=14, strategy=strategy, log=log,
-                                               code_lr=0.5 if strategy == "naive-linearized" else 0.1))
+                                               code_lr=0.3 if strategy == "naive-linearized" else 0.1))
                 lines = [json.loads(line) for line in log.read_text().splitlines()]
                 self.assertEqual([line["step"] for line in lines], list(range(1, 15)))
                 self.assertEqual(result["steps"], 14)
@@ -391,11 +391,25 @@ class Refusing(TuneTest):
                                       "stochastic-rounding, ste and pv-ste use it"]),
                 ({"strategy": "ste"}, ["pvtune: warning: --tau has no effect with --strategy ste: pv and pv-ste use it"]),
                 ({"strategy": "pv-ste", "tau": None, "subspace_temperature": 0.5},
-                 ["pvtune: warning: --subspace-temperature has no effect with --strategy pv-ste: --subspace sample uses it"])):
+                 ["pvtune: warning: --subspace-temperature has no effect with --subspace topk: sample uses it"]),
+                ({"strategy": "pv", "code_lr": None, "subspace": "eager", "subspace_lr": 0.1, "final_rate": 0.1},
+                 ["pvtune: warning: --subspace-lr has no effect with --subspace eager: pv with other subspaces uses it",
+                  "pvtune: warning: --final-rate has no effect with --schedule constant: falling schedules use it"])):
             with self.subTest(**changes):
                 result = self.tune(out, "--dry-run", steps=2, **changes)
                 self.assertEqual(result.returncode, 0, result.stderr)
                 self.assertEqual([line for line in result.stderr.splitlines() if "no effect" in line], expected)
+
+    def test_a_batch_larger_than_the_text_is_named(self) -> None:
+        done = self.tune(self.here / "out.h5", "--dry-run", batch=64)
+        self.assertIn("warning: --batch 64: ", done.stderr)
+        self.assertIn("has 43 sequences of --ctx 16", done.stderr)
+
+    def test_the_remedy_for_too_little_memory(self) -> None:
+        for changes, remedy in (({"batch": 1 << 20, "micro_batch": 1, "activations": "recompute"}, "a smaller --batch"),
+                                ({"batch": 1 << 18, "micro_batch": 1 << 18}, "a smaller --micro-batch")):
+            with self.subTest(remedy):
+                self.refused(self.tune(self.here / "out.h5", "--quiet", ctx=128, **changes), "needs", remedy)
 
     def test_context_beyond_the_positions(self) -> None:
         self.refuse("--ctx 129", "128", ctx=129)
