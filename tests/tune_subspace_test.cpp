@@ -137,6 +137,8 @@ TEST_F(Tuning, WithoutBuffersNoCodeChangesAtARateOfZero) {
                                          {"vq", 1, 4, 4},
                                          {"scalar", 1, 4, 0},
                                          {"scalar", 1, 8, 0},
+                                         {"quip", 1, 2, 8},
+                                         {"quip", 1, 3, 8},
                                          {"quip", 1, 4, 8}}) {
         write_models(untied_config, spec);
         for (const Strategy strategy : {Strategy::naive_linearized, Strategy::stochastic_rounding, Strategy::pv}) {
