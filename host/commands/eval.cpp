@@ -40,14 +40,7 @@ Plan make_plan(const CommonOptions& common, const EvalOptions& options, const St
     (common.device == "cuda" ? plan.host_memory : plan.memory)
         .push_back({"reading", model.config.vocabulary * model.config.width * bytes_while_reading});
     plan.flops = forward_flops(model.config, windows * options.ctx, options.ctx);
-    for (const auto& allocation : plan.memory) {
-        const bool from_file = allocation.name.ends_with("weights") || allocation.name == "embedding" ||
-                               allocation.name == "head" || allocation.name == "codes" ||
-                               allocation.name == "codebooks" || allocation.name == "scales" ||
-                               allocation.name == "zeros";
-        if (from_file && allocation.name != "dequantised weights") plan.bytes_read += allocation.bytes;
-    }
-    plan.bytes_read += windows * options.ctx * size_of(DType::u32);
+    plan.bytes_read = weight_bytes(plan) + windows * options.ctx * size_of(DType::u32);
     return plan;
 }
 

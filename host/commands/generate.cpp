@@ -140,6 +140,7 @@ void run(const CommonOptions& common, const GenerateOptions& options) {
     const Decoder planned_decoder(*planning, planned, capacity);
     Plan plan = plan_of(*planning);
     plan.flops = forward_flops(config, capacity, capacity);
+    plan.bytes_read = weight_bytes(plan);
     if (common.dry_run) return print_plan(*backend, plan, common.json);
     check_fits(*backend, plan, "use a smaller --max-tokens");
 

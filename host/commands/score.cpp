@@ -56,6 +56,7 @@ Plan make_plan(const CommonOptions& common, const StoreReader& store, const Scor
     score(*planning, model, file.requests, {});
     Plan plan = plan_of(*planning);
     plan.flops = forward_flops(model.config, work.processed, work.longest);
+    plan.bytes_read = weight_bytes(plan);
     plan.bytes_written = static_cast<std::int64_t>(file.requests.size()) * answer_bytes;
     return plan;
 }

@@ -157,10 +157,7 @@ Plan make_plan(const CommonOptions& common, TuneOptions& options, const Inputs& 
     if (settings.strategy != Strategy::calibration_only) passes += tuner.keeps_activations() ? 2 : 3;
     if (settings.moves_codes() && settings.measure_v) passes += 2.0 / static_cast<double>(settings.v_every);
     plan.flops = static_cast<double>(settings.steps) * forward * passes;
-    for (const std::string& file : {options.model, options.teacher}) {
-        plan.bytes_read += static_cast<std::int64_t>(std::filesystem::file_size(file));
-    }
-    plan.bytes_read += static_cast<std::int64_t>(inputs.text.tokens.size()) * size_of(DType::u32);
+    plan.bytes_read = weight_bytes(plan) + static_cast<std::int64_t>(inputs.text.tokens.size()) * size_of(DType::u32);
     (common.device == "cuda" ? plan.host_memory : plan.memory)
         .push_back({"reading", inputs.config.vocabulary * inputs.config.width * bytes_while_reading});
     plan.bytes_written = disk_bytes(options, checkpoint_bytes(plan, settings, inputs.config, common.compute_type()));

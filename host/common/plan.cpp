@@ -31,6 +31,18 @@ Plan plan_of(Backend& planning) {
     return plan;
 }
 
+std::int64_t weight_bytes(const Plan& plan) {
+    std::int64_t bytes = 0;
+    for (const std::vector<Allocation>* allocations : {&plan.memory, &plan.host_memory}) {
+        for (const Allocation& allocation : *allocations) {
+            for (const char* filled : {"block weights", "embedding", "head", "codes", "codebooks", "scales", "zeros"}) {
+                if (allocation.name == filled) bytes += allocation.bytes;
+            }
+        }
+    }
+    return bytes;
+}
+
 void check_fits(const Backend& backend, const Plan& plan, const std::string& remedy) {
     if (const std::int64_t host = plan.host_memory_bytes(); host > available_memory()) {
         throw Error(

@@ -23,6 +23,9 @@ struct Plan {
 /// The allocations that a planning backend recorded.
 Plan plan_of(Backend& planning);
 
+/// Of the planned allocations those that a model's file fills, in the types that they have in memory.
+std::int64_t weight_bytes(const Plan& plan);
+
 /// Throws Error when the plan needs more memory than the backend may use; remedy: what the user can do about it.
 void check_fits(const Backend& backend, const Plan& plan, const std::string& remedy = "use a smaller --batch or --ctx");
 

@@ -107,7 +107,7 @@ class Comparison(CommandLine):
         # A report of a model from another start is not taken for this one's.
         command = json.loads((self.out / "rows" / "aqlm-1-pv-ste.json").read_text())["command"]
         tuned = self.out / command[command.index("--out") + 1]
-        tuned.write_bytes(b"of another start")
+        tuned.write_bytes(model.read_bytes())
         tuned.with_name(tuned.name + ".json").write_text('{"made": {}, "seconds": 1, "start_hash": "0"}')
         (self.out / "rows" / "aqlm-1-pv-ste.json").unlink()
         self.assertEqual(self.ran(), ["aqlm 1, pv-ste"])
