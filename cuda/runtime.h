@@ -12,7 +12,9 @@ namespace pvtune::cuda {
 /// Throws CudaError unless the call succeeded; asked: what it was for, as a noun phrase.
 inline void check(cudaError_t status, const char* asked,
                   const std::source_location& where = std::source_location::current()) {
-    if (status != cudaSuccess) throw CudaError(asked, cudaGetErrorString(status), where);
+    if (status == cudaSuccess) return;
+    cudaGetLastError();  // else the next launch would report this failure as its own
+    throw CudaError(asked, cudaGetErrorString(status), where);
 }
 
 }  // namespace pvtune::cuda

@@ -4,6 +4,7 @@
 #include "tests/emulation/circumstances.h"
 #include "tests/emulation/cuda_runtime_api.h"
 #include "tests/emulation/fault.h"
+#include "tests/emulation/last_error.h"
 #include "tests/emulation/sanitizer.h"
 
 #include <cstdlib>
@@ -111,16 +112,16 @@ cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
     *memory = nullptr;
     if (bytes == 0) return cudaSuccess;
     *memory = allocate(bytes);
-    return *memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
+    return kept(*memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation);
 }
 cudaError_t cudaFree(void* memory) {
-    return memory == nullptr || release(memory) ? cudaSuccess : cudaErrorInvalidValue;
+    return kept(memory == nullptr || release(memory) ? cudaSuccess : cudaErrorInvalidValue);
 }
 cudaError_t cudaMallocAsync(void** memory, std::size_t bytes, cudaStream_t) { return cudaMalloc(memory, bytes); }
 cudaError_t cudaFreeAsync(void* memory, cudaStream_t) { return cudaFree(memory); }
 cudaError_t cudaMallocHost(void** memory, std::size_t bytes) {
     *memory = std::malloc(bytes);
-    return *memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
+    return kept(*memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation);
 }
 cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) { return cudaMallocHost(memory, bytes); }
 cudaError_t cudaFreeHost(void* memory) {
@@ -138,7 +139,7 @@ cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total_bytes) {
 
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
     if (bytes == 0) return cudaSuccess;
-    if (!kind_fits(to, from, bytes, kind)) return cudaErrorInvalidValue;
+    if (!kind_fits(to, from, bytes, kind)) return kept(cudaErrorInvalidValue);
     const DeviceAccess access;
     std::memmove(to, from, bytes);
     return cudaSuccess;
@@ -148,7 +149,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
 }
 cudaError_t cudaMemset(void* memory, int value, std::size_t bytes) {
     if (bytes == 0) return cudaSuccess;
-    if (!in_device_memory(memory, bytes)) return cudaErrorInvalidValue;
+    if (!in_device_memory(memory, bytes)) return kept(cudaErrorInvalidValue);
     const DeviceAccess access;
     std::memset(memory, value, bytes);
     return cudaSuccess;

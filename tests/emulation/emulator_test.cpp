@@ -1,4 +1,5 @@
 // Every fault that the emulated device is meant to catch, planted and caught; the races are in race_test.cpp.
+#include "host/backend/cuda/memory.h"
 #include "tests/emulation/outcome.h"
 #include "tests/emulation/sanitizer.h"
 
@@ -162,6 +163,7 @@ TEST(EmulatorMemory, CopiesMustFit) {
     EXPECT_EQ(cudaMemcpy(host->data, tensor.as<float>(), threads * sizeof(float), cudaMemcpyHostToDevice),
               cudaErrorInvalidValue);
     EXPECT_EQ(cudaFree(host->data), cudaErrorInvalidValue);
+    EXPECT_EQ(cudaGetLastError(), cudaErrorInvalidValue);
 }
 
 TEST(EmulatorLaunch, RefusesWhatADeviceRefuses) {
@@ -170,6 +172,23 @@ TEST(EmulatorLaunch, RefusesWhatADeviceRefuses) {
     EXPECT_THROW(broken::launch_shape(1, 0, 0, nullptr), CudaError);
     EXPECT_THROW(broken::launch_shape(1, 1025, 0, nullptr), CudaError);
     EXPECT_THROW(broken::launch_shape(1, 32, 227 * 1024 + 1, nullptr), CudaError);
+}
+
+TEST(EmulatorLaunch, ReportsAFailureThatNobodyAskedFor) {
+    void* memory = nullptr;
+    EXPECT_EQ(cudaMalloc(&memory, std::size_t{1} << 50), cudaErrorMemoryAllocation);
+    EXPECT_EQ(cudaPeekAtLastError(), cudaErrorMemoryAllocation);
+    EXPECT_THROW(broken::launch_shape(1, 32, 0, nullptr), CudaError);
+    EXPECT_EQ(cudaPeekAtLastError(), cudaSuccess);
+    EXPECT_NO_THROW(broken::launch_shape(1, 32, 0, nullptr));
+}
+
+TEST(EmulatorLaunch, AFailureThatWasToldIsNotTheNextLaunchs) {
+    const std::size_t too_much = std::size_t{1} << 50;
+    EXPECT_THROW(DeviceMemory{too_much}, CudaError);
+    EXPECT_EQ(cudaPeekAtLastError(), cudaSuccess);
+    EXPECT_THROW(broken::launch_shape(1, 1025, 0, nullptr), CudaError);
+    EXPECT_NO_THROW(broken::launch_shape(1, 32, 0, nullptr));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "cuda/runtime.h"
+#include "tests/emulation/last_error.h"
 #include "tests/emulation/scheduler.h"
 #include "tests/emulation/shared_memory.h"
 #include "tests/emulation/vector_types.h"
@@ -26,7 +27,8 @@ T* dynamic_shared() {
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), const LaunchGrid& grid, dim3 block, std::size_t shared_bytes, cudaStream_t,
             Arguments... arguments) {
-    check(emulation::check_launch(grid.blocks, block, shared_bytes), "the launch of a kernel", grid.where);
+    emulation::kept(emulation::check_launch(grid.blocks, block, shared_bytes));
+    check(cudaGetLastError(), "the launch of a kernel", grid.where);  // as for a device: any failure since the last one
     struct Call {
         void (*kernel)(Parameters...);
         std::tuple<Parameters...> parameters;

@@ -3,9 +3,11 @@
 #include "tests/emulation/circumstances.h"
 #include "tests/emulation/cuda_runtime_api.h"
 #include "tests/emulation/device_limits.h"
+#include "tests/emulation/last_error.h"
 
 #include <chrono>
 #include <cstdio>
+#include <utility>
 
 using namespace pvtune::cuda::emulation;
 
@@ -39,21 +41,21 @@ const char* cudaGetErrorString(cudaError_t status) {
     return "unknown error";
 }
 const char* cudaGetErrorName(cudaError_t status) { return cudaGetErrorString(status); }
-cudaError_t cudaGetLastError() { return cudaSuccess; }
-cudaError_t cudaPeekAtLastError() { return cudaSuccess; }
+cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
+cudaError_t cudaPeekAtLastError() { return last_error; }
 
 cudaError_t cudaGetDeviceCount(int* count) {
     *count = circumstances().devices;
-    return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
+    return kept(*count > 0 ? cudaSuccess : cudaErrorNoDevice);
 }
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
+cudaError_t cudaSetDevice(int device) { return kept(device == 0 ? cudaSuccess : cudaErrorInvalidDevice); }
 cudaError_t cudaGetDevice(int* device) {
     *device = 0;
     return cudaSuccess;
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-    if (device != 0) return cudaErrorInvalidDevice;
+    if (device != 0) return kept(cudaErrorInvalidDevice);
     *properties = {};
     std::snprintf(properties->name, sizeof(properties->name), "emulated device");
     std::size_t free_bytes = 0;
@@ -70,7 +72,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
-    if (device != 0) return cudaErrorInvalidDevice;
+    if (device != 0) return kept(cudaErrorInvalidDevice);
     switch (attribute) {
         case cudaDevAttrMaxThreadsPerBlock:
             *value = most_threads;
@@ -91,7 +93,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
             *value = most_shared_bytes;
             return cudaSuccess;
     }
-    return cudaErrorInvalidValue;
+    return kept(cudaErrorInvalidValue);
 }
 
 cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
@@ -134,7 +136,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
 cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
 cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t stop) {
-    if (!start->recorded || !stop->recorded) return cudaErrorInvalidResourceHandle;
+    if (!start->recorded || !stop->recorded) return kept(cudaErrorInvalidResourceHandle);
     *milliseconds = std::chrono::duration<float, std::milli>(stop->time - start->time).count();
     return cudaSuccess;
 }
