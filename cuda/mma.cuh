@@ -18,11 +18,13 @@ __device__ inline void mma_bf16(float (&d)[4], const std::uint32_t (&a)[4], cons
 }
 
 /// Four 8 x 8 matrices of 16-bit elements from shared memory; lane l gives the address of row l % 8 of matrix l / 8.
+/// "memory": the compiler must not move a write to the tile across the read, which it sees no pointer of.
 __device__ inline void load_matrices(std::uint32_t (&fragments)[4], const void* row) {
     const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(row));
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
                  : "=r"(fragments[0]), "=r"(fragments[1]), "=r"(fragments[2]), "=r"(fragments[3])
-                 : "r"(address));
+                 : "r"(address)
+                 : "memory");
 }
 
 /// The same, each matrix transposed.
@@ -30,7 +32,8 @@ __device__ inline void load_matrices_transposed(std::uint32_t (&fragments)[4], c
     const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(row));
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
                  : "=r"(fragments[0]), "=r"(fragments[1]), "=r"(fragments[2]), "=r"(fragments[3])
-                 : "r"(address));
+                 : "r"(address)
+                 : "memory");
 }
 
 /// Two f32 rounded to bf16 in one register, `low` in the lower half.
