@@ -236,6 +236,7 @@ void additive_gradient(float* d_codebooks, float* d_scales, const float* d_weigh
     if (additive.rows * additive.groups == 0) {
         const auto entries = static_cast<std::size_t>(additive.books * additive.codebook_size * additive.group);
         check(cudaMemsetAsync(d_codebooks, 0, entries * sizeof(float), stream), "clearing a gradient");
+        if (additive.rows == 0) return;  // d_scales may be null
         check(cudaMemsetAsync(d_scales, 0, static_cast<std::size_t>(additive.rows) * sizeof(float), stream),
               "clearing a gradient");
         return;

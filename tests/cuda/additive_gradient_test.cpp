@@ -55,6 +55,16 @@ TEST(CudaAdditiveGradient, MatchesTheCpuWithTheSameBitsInAnyOrder) {
     }
 }
 
+TEST(CudaAdditiveGradient, OfNoRowsIsZero) {
+    const AdditiveMatrix matrix({0, 5, 8, 2, 16, DType::u8}, 3);
+    const DeviceTensor codebooks(matrix.codebooks);
+    const DeviceTensor d_codebooks(DType::f32, {2, 16, 8});
+    AdditiveView<std::uint8_t> view{nullptr, codebooks.as<float>(), nullptr, 0, 5, 2, 16, 8};
+    additive_gradient<std::uint8_t>(d_codebooks.as<float>(), nullptr, nullptr, view, nullptr, nullptr);
+    finish();
+    for (const double value : values_of(d_codebooks.download())) EXPECT_EQ(value, 0);
+}
+
 TEST(CudaAdditiveGradient, OneCodeTakesEverything) {
     // Every group of every warp adds to the same codeword.
     for (const AdditiveShape& shape : {AdditiveShape{21, 37, 8, 2, 256, DType::u8}, {21, 37, 8, 1, 9000, DType::u16}}) {

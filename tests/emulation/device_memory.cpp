@@ -148,6 +148,8 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
     return cudaMemcpy(to, from, bytes, kind);
 }
 cudaError_t cudaMemset(void* memory, int value, std::size_t bytes) {
+    // A null pointer with 0 bytes too: no document says that a device takes it.
+    if (memory == nullptr) return kept(cudaErrorInvalidValue);
     if (bytes == 0) return cudaSuccess;
     if (!in_device_memory(memory, bytes)) return kept(cudaErrorInvalidValue);
     const DeviceAccess access;
