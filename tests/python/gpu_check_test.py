@@ -23,7 +23,12 @@ echo "NVIDIA Test GPU 80GB, 580.1, 9.0, 81559, 345, 2619, 1980, 2619, 700.00, [N
 """
 SANITIZER = """\
 #!/bin/bash
-while [[ $1 == --* ]]; do [[ $1 == --tool ]] && tool=$2; shift 2; done
+while [[ $1 == --* ]]; do
+    [[ $1 == --tool ]] && tool=$2
+    [[ $1 == --kernel-name ]] && kernels=$2
+    shift 2
+done
+echo "$tool ${kernels-of any name}" >>"$1.kernels"
 if [[ $tool == racecheck ]]; then
     echo "========= Error: race in $(basename "$1")"
     echo "========= RACECHECK SUMMARY: 2 hazards displayed (2 errors, 0 warnings)"
@@ -202,6 +207,8 @@ class GpuCheckTest(ProgramTest):
         self.assertEqual((unit["outcome"], unit["errors"], unit["cases"]), ("passed", 0, 1))
         filters = (self.bundle / "bin" / "rope_test.filters").read_text().splitlines()
         self.assertEqual(set(filters), {"--gtest_filter=-*AtScale"})
+        kernels = (self.bundle / "bin" / "rope_test.kernels").read_text().splitlines()
+        self.assertEqual(set(kernels), {"memcheck of any name", "racecheck kns=pvtune", "synccheck of any name"})
         raced = self.unit("sanitizer", "racecheck rope_test")
         self.assertEqual((raced["outcome"], raced["errors"]), ("failed", 2))
         self.assertIn("race in rope_test", raced["said"])
