@@ -5,6 +5,7 @@
 
 #include "cuda/device.cuh"
 #include "cuda/device_limits.h"
+#include "cuda/hadamard_sizes.h"
 #include "cuda/kernels.h"
 
 #include <stdexcept>
@@ -13,10 +14,6 @@
 namespace pvtune::cuda {
 
 namespace {
-
-constexpr int most_threads = 1024;
-
-__host__ __device__ constexpr int padded(int i) { return i + i / 32; }
 
 /// One level: pairs of distance `half`. values [2^levels] of the thread.
 template <int levels>
@@ -52,7 +49,8 @@ __device__ inline void pass(float* row, int size, int stride) {
 
 /// items: elements a thread, at least size / threads.
 template <int items>
-__global__ void __launch_bounds__(most_threads) hadamard_kernel(float* rows, int size, const float* factor, int order) {
+__global__ void __launch_bounds__(hadamard_threads)
+    hadamard_kernel(float* rows, int size, const float* factor, int order) {
     float* row = dynamic_shared<float>();
     float* const own = rows + static_cast<std::int64_t>(blockIdx.x) * size;
     const int threads = static_cast<int>(blockDim.x);
@@ -85,14 +83,13 @@ __global__ void __launch_bounds__(most_threads) hadamard_kernel(float* rows, int
 void hadamard_transform(float* values, std::int64_t rows, std::int64_t size, const float* factor, std::int64_t order,
                         Stream stream) {
     const auto shared = static_cast<std::size_t>(padded(static_cast<int>(size))) * sizeof(float);
-    constexpr int most_items = 32;
     if (size < 1 || order < 1 || size % order != 0 || ((size / order) & (size / order - 1)) != 0 ||
-        size > most_threads * most_items || shared > static_cast<std::size_t>(most_shared_bytes())) {
+        size > longest_hadamard_row(static_cast<std::size_t>(most_shared_bytes()))) {
         throw std::invalid_argument("no Hadamard transform on this device of size " + std::to_string(size) +
                                     " with a factor of order " + std::to_string(order));
     }
     if (rows == 0) return;
-    const auto threads = static_cast<unsigned>(std::min<std::int64_t>(most_threads, ceil_divide(size, 256) * 32));
+    const auto threads = static_cast<unsigned>(std::min<std::int64_t>(hadamard_threads, ceil_divide(size, 256) * 32));
     const auto grid = static_cast<unsigned>(rows);
     const auto run = [&](auto kernel) {
         launch(kernel, grid, threads, shared, stream, values, static_cast<int>(size), factor, static_cast<int>(order));
@@ -100,7 +97,7 @@ void hadamard_transform(float* values, std::int64_t rows, std::int64_t size, con
     const std::int64_t items = ceil_divide(size, threads);
     if (items <= 8) return run(hadamard_kernel<8>);
     if (items <= 16) return run(hadamard_kernel<16>);
-    run(hadamard_kernel<most_items>);
+    run(hadamard_kernel<hadamard_items>);
 }
 
 }  // namespace pvtune::cuda

@@ -3,6 +3,7 @@
 #include "host/backend/arena.h"
 #include "host/backend/ops.h"
 
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -52,6 +53,8 @@ public:
     virtual std::int64_t memory_limit() const = 0;
     /// Bytes of its largest caches: what a benchmark must flush.
     virtual std::int64_t cache_bytes() const = 0;
+    /// The longest row that Ops::hadamard_transform takes, so the longest side of a matrix of lattice codes.
+    virtual std::int64_t longest_hadamard_row() const { return std::numeric_limits<std::int64_t>::max(); }
     /// The device's stream (a cudaStream_t), for benchmarks of kernels outside Ops; null on the CPU.
     virtual void* stream() const { return nullptr; }
     /// One more arena, for work that needs its memory for a while only.

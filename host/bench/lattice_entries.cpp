@@ -78,6 +78,7 @@ void add_chosen_entries(const AddEntry& add, const BenchSetting& setting, std::i
 void add_lattice_entries(Registry& registry, const BenchSetting& setting) {
     const BenchShape s = setting.shape;
     if (s.width % lattice_group != 0) return;
+    if (std::max(s.width, s.intermediate) > setting.backend->longest_hadamard_row()) return;
     registry.push_back({"hadamard_transform", "", "", [=](Operands& operands) -> BenchCall {
                             const Tensor values = operands.random(DType::f32, {s.intermediate, s.width});
                             return {[=] { setting.ops().hadamard_transform(values); }, bytes_of({values, values})};

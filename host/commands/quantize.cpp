@@ -230,7 +230,7 @@ void run(const CommonOptions& common, QuantizeOptions options, const CLI::App& c
     check_replaces("--out", options.out, store_start);
     const auto backend = make_backend(common, common.dry_run);
     const StoreReader model(options.model, "weights");
-    const QuantizePlan found = plan_quantize(model, options.spec);
+    const QuantizePlan found = plan_quantize(*backend, model, options.spec);
     const ModelConfig config = read_config(model);
     TokenText text;
     if (calibrated) {

@@ -51,7 +51,7 @@ std::string quantization_json(const QuantizationSpec& spec, std::uint64_t seed, 
         .dump();
 }
 
-QuantizePlan plan_quantize(const StoreReader& model, const QuantizationSpec& spec) {
+QuantizePlan plan_quantize(const Backend& backend, const StoreReader& model, const QuantizationSpec& spec) {
     check_spec(spec);
     QuantizePlan plan;
     for (const TensorSpec& tensor : tensor_specs(read_config(model))) {
@@ -67,6 +67,7 @@ QuantizePlan plan_quantize(const StoreReader& model, const QuantizationSpec& spe
         const bool quip = spec.representation == "quip";
         if (quip) {
             check_quip_sizes(tensor.name, tensor.shape[0], tensor.shape[1]);
+            check_quip_fits(backend, "tensor '" + tensor.name + "'", tensor.shape[0], tensor.shape[1]);
         } else if (!scalar) {
             check_columns(tensor.name, tensor.shape[1], spec.group);
         }

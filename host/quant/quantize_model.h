@@ -21,7 +21,7 @@ struct QuantizePlan {
 
 /// Throws Error where the spec does not fit the model (columns that the group does not divide) or a matrix is quantised
 /// already.
-QuantizePlan plan_quantize(const StoreReader& model, const QuantizationSpec& spec);
+QuantizePlan plan_quantize(const Backend& backend, const StoreReader& model, const QuantizationSpec& spec);
 
 struct QuantizeResult {
     QuantizationReport total;  ///< of all matrices

@@ -56,6 +56,14 @@ void check_quip_sizes(const std::string& name, std::int64_t rows, std::int64_t c
     }
 }
 
+void check_quip_fits(const Backend& backend, const std::string& matrix, std::int64_t rows, std::int64_t columns) {
+    const std::int64_t most = backend.longest_hadamard_row();
+    const std::int64_t side = std::max(rows, columns);
+    if (side <= most) return;
+    throw Error(matrix + " has a side of " + std::to_string(side) + ", the device transforms at most " +
+                std::to_string(most) + " for quip: use --device cpu, or quantise with another --representation");
+}
+
 std::int64_t quip_bits(int code_bits, std::int64_t rows, std::int64_t columns, bool signs) {
     constexpr std::int64_t scale_bits = 32;
     return rows * columns * code_bits + scale_bits + (rows + columns) * (signs ? 1 : 16);
@@ -136,6 +144,7 @@ std::unique_ptr<Representation> load_quip(Backend& backend, const StoreReader& s
     } catch (const Error& error) {
         refuse_part(store, path, error.what());
     }
+    check_quip_fits(backend, store.path() + ": " + path, rows, columns);
     const bool signs = store.has(path + "/left_signs");
     if (backend.arena().planning()) {
         return std::make_unique<QuipRepresentation>(backend, rows, columns, code_bits, signs);

@@ -81,6 +81,9 @@ private:
 /// Throws Error naming the tensor when its sizes cannot be cut into groups or transformed.
 void check_quip_sizes(const std::string& name, std::int64_t rows, std::int64_t columns);
 
+/// Throws Error naming `matrix` when a side is longer than what the backend transforms.
+void check_quip_fits(const Backend& backend, const std::string& matrix, std::int64_t rows, std::int64_t columns);
+
 /// codes + a scale of 32 bits + left and right.
 std::int64_t quip_bits(int code_bits, std::int64_t rows, std::int64_t columns, bool signs);
 

@@ -1,4 +1,6 @@
 #include "host/backend/hadamard.h"
+#include "cuda/device_limits.h"
+#include "cuda/hadamard_sizes.h"
 #include "host/backend/cpu/quant_ops.h"
 #include "tests/cuda/device_tensors.h"
 
@@ -71,6 +73,19 @@ TEST(CudaHadamard, RefusesWhatItDoesNotCover) {
     EXPECT_THROW(run(1, 24, 5), std::invalid_argument);  // not divided
     EXPECT_THROW(run(1, 1 << 20, 1), std::invalid_argument);
     EXPECT_NO_THROW(run(0, 24, 12));
+}
+
+TEST(CudaHadamard, TellsItsLimitBeforehand) {
+    EXPECT_EQ(longest_hadamard_row(std::size_t{227} << 10), 32768);  // H100
+    EXPECT_EQ(longest_hadamard_row(std::size_t{99} << 10), 24576);   // RTX 30 and 40
+    for (const std::size_t words : {1, 31, 32, 33, 65, 66, 67, 1000, 12288}) {
+        const auto longest = static_cast<int>(longest_hadamard_row(words * sizeof(float)));
+        EXPECT_LE(padded(longest), words);
+        EXPECT_GT(padded(longest + 1), words);
+    }
+    const std::int64_t longest = longest_hadamard_row(static_cast<std::size_t>(most_shared_bytes()));
+    EXPECT_NO_THROW(hadamard_transform(nullptr, 0, longest, nullptr, longest, nullptr));
+    EXPECT_THROW(hadamard_transform(nullptr, 0, longest + 1, nullptr, longest + 1, nullptr), std::invalid_argument);
 }
 
 }  // namespace

@@ -29,17 +29,18 @@ CONFIG = {
 }
 
 
-def tensors() -> dict[str, np.ndarray]:
-    """Random weights of CONFIG."""
+def tensors(width: int = 32, intermediate: int = 48) -> dict[str, np.ndarray]:
+    """Random weights of CONFIG, but for these sizes."""
     random = np.random.default_rng(0)
-    found = {"model.embed_tokens.weight": (VOCABULARY, 32), "model.norm.weight": (32,)}
+    found = {"model.embed_tokens.weight": (VOCABULARY, width), "model.norm.weight": (width,)}
     for layer in range(2):
         prefix = f"model.layers.{layer}."
         for name in ("input_layernorm", "post_attention_layernorm"):
-            found[f"{prefix}{name}.weight"] = (32,)
-        for name, shape in {"self_attn.q_proj": (32, 32), "self_attn.k_proj": (16, 32), "self_attn.v_proj": (16, 32),
-                            "self_attn.o_proj": (32, 32), "mlp.gate_proj": (48, 32), "mlp.up_proj": (48, 32),
-                            "mlp.down_proj": (32, 48)}.items():
+            found[f"{prefix}{name}.weight"] = (width,)
+        key, up = (width // 2, width), (intermediate, width)
+        for name, shape in {"self_attn.q_proj": (width, width), "self_attn.k_proj": key, "self_attn.v_proj": key,
+                            "self_attn.o_proj": (width, width), "mlp.gate_proj": up, "mlp.up_proj": up,
+                            "mlp.down_proj": (width, intermediate)}.items():
             found[f"{prefix}{name}.weight"] = shape
     return {name: (random.normal(0, 0.3, shape) if len(shape) == 2 else np.ones(shape)).astype(np.float32)
             for name, shape in found.items()}

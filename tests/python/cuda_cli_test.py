@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import cli_test
-from cli_test import ROOT, CommandLine
+from cli_test import CONFIG, ROOT, CommandLine, tensors, write_folder
 
 EMULATED = os.environ.get("PVTUNE_EMULATED", str(ROOT / "build" / "release" / "emulated" / "pvtune"))
 TUNE = ("--ctx", 16, "--batch", 2, "--lr", 0.003, "--code-lr", 0.3, "--tau", 1, "--threads", 1, "--steps", 2)
@@ -101,6 +101,24 @@ class Troubles(CudaTest):
 
     def test_beam_beyond_the_devices(self) -> None:
         self.refuse_cuda(*self.tune_arguments(self.here / "t.h5"), "--beam", 9, says="at most 8")
+
+    def test_quip_beyond_the_devices_transforms(self) -> None:
+        wide = self.here / "wide.h5"
+        folder = write_folder(self.here / "hf", tensors(8, 36864),
+                              {**CONFIG, "hidden_size": 8, "intermediate_size": 36864})
+        self.result(cli_test.run("import", "--from", folder, "--out", wide, "--json"))
+        out = self.here / "q.h5"
+        quantize = ("quantize", "--model", wide, "--representation", "quip", "--out", out)
+        calibrate = (*quantize, "--calibrate", self.tokens, "--sequences", 2, "--ctx", 16)
+        says = "gate_proj.weight' has a side of 36864, the device transforms at most 32768"
+        for arguments in (quantize, calibrate, (*calibrate, "--dry-run")):
+            self.refuse_cuda(*arguments, says=says)
+        self.refuse_cuda(*calibrate, "--dry-run", says=says, PVTUNE_EMULATED_DEVICES=0)
+        self.assertEqual([path.name for path in self.here.glob("q.h5*")], [])
+        self.result(cli_test.run(*quantize, "--json"))
+        evaluate = ("eval", "--model", out, "--tokens", self.tokens, "--ctx", 16, "--windows", 1)
+        self.result(cli_test.run(*evaluate, "--json"))
+        self.refuse_cuda(*evaluate, says="has a side of 36864, the device transforms at most 32768")
 
     def test_no_device(self) -> None:
         self.refuse_cuda(*self.evaluate(), says="no CUDA device can be used", PVTUNE_EMULATED_DEVICES=0)

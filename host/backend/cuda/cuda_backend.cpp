@@ -1,3 +1,4 @@
+#include "cuda/hadamard_sizes.h"
 #include "cuda/runtime.h"
 #include "host/backend/backend.h"
 #include "host/backend/cuda/copy_lane.h"
@@ -19,6 +20,7 @@ constexpr int oldest_compute_capability = 80;
 /// What a plan is held against on a machine without a device: one of 80 GB, of which contexts take some.
 constexpr std::int64_t memory_of_a_planned_device = std::int64_t{79} << 30;
 constexpr std::int64_t cache_of_a_planned_device = 50 << 20;
+constexpr std::size_t shared_of_a_planned_device = 227 << 10;
 /// Of a device's free memory: fragments, the library's workspaces, kernels' code.
 constexpr std::int64_t memory_reserve = std::int64_t{768} << 20;
 
@@ -46,7 +48,8 @@ public:
           arena_([this](std::int64_t bytes) { return allocate(bytes); }, release),
           host_arena_(allocate_pinned, [](void* memory) { cudaFreeHost(memory); }),
           description_("cuda, " + std::string(device.name) + ", compute capability " + capability(device)),
-          cache_bytes_(device.l2CacheSize) {}
+          cache_bytes_(device.l2CacheSize),
+          longest_hadamard_row_(cuda::longest_hadamard_row(device.sharedMemPerBlockOptin)) {}
     ~CudaBackend() override { cudaDeviceSynchronize(); }
 
     Ops& ops() override { return *ops_; }
@@ -100,6 +103,7 @@ public:
         return std::max<std::int64_t>(0, static_cast<std::int64_t>(free) - memory_reserve);
     }
     std::int64_t cache_bytes() const override { return cache_bytes_; }
+    std::int64_t longest_hadamard_row() const override { return longest_hadamard_row_; }
     void* stream() const override { return compute_.stream; }
 
 private:
@@ -138,6 +142,7 @@ private:
     cuda::NamedRange range_;
     std::string description_;
     std::int64_t cache_bytes_;
+    std::int64_t longest_hadamard_row_;
 };
 
 /// Records allocations; works without a device.
@@ -147,6 +152,8 @@ public:
         : limit_((device == nullptr ? memory_of_a_planned_device : static_cast<std::int64_t>(device->totalGlobalMem)) -
                  memory_reserve),
           cache_bytes_(device == nullptr ? cache_of_a_planned_device : device->l2CacheSize),
+          longest_hadamard_row_(cuda::longest_hadamard_row(device == nullptr ? shared_of_a_planned_device
+                                                                             : device->sharedMemPerBlockOptin)),
           description_(device == nullptr ? "cuda, planned for a device of 80 GB: there is none here"
                                          : "cuda, " + std::string(device->name)) {}
 
@@ -165,12 +172,14 @@ public:
     std::string description() const override { return description_; }
     std::int64_t memory_limit() const override { return limit_; }
     std::int64_t cache_bytes() const override { return cache_bytes_; }
+    std::int64_t longest_hadamard_row() const override { return longest_hadamard_row_; }
 
 private:
     Arena arena_;
     Arena host_arena_;
     std::int64_t limit_;
     std::int64_t cache_bytes_;
+    std::int64_t longest_hadamard_row_;
     std::string description_;
 };
 
