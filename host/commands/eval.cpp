@@ -28,9 +28,6 @@ struct EvalOptions {
     std::string bos = "auto";
 };
 
-/// Largest tensor as it is read: f32, and the file's type beside it.
-constexpr std::int64_t bytes_while_reading = 8;
-
 Plan make_plan(const CommonOptions& common, const EvalOptions& options, const StoreReader& store, const TokenText& text,
                std::int64_t windows) {
     const auto planning = make_backend(common, true);

@@ -2,6 +2,7 @@
 
 #include "host/commands/commands.h"
 #include "host/commands/flags.h"
+#include "host/common/disk.h"
 #include "host/common/interrupt.h"
 #include "host/common/memory.h"
 #include "host/common/plan.h"
@@ -128,6 +129,7 @@ void run(const CommonOptions& common, const GenerateOptions& options) {
     const auto backend = make_backend(common, common.dry_run);
     const StoreReader store(options.model, "weights");
     const ModelConfig config = read_config(store);
+    check_no_input("--log", common.log, {{"--tokenizer", options.tokenizer}, {"--prompt-file", options.prompt_file}});
     TokenizerProcess tokenizer(options.tokenizer);
     const std::vector<std::uint32_t> prompt = encode_prompt(tokenizer, options, config);
     std::vector<std::uint32_t> read = prompt;

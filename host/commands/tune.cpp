@@ -26,9 +26,6 @@ namespace pvtune {
 
 namespace {
 
-/// Largest tensor as it is read or written: f32, and the file's type beside it.
-constexpr std::int64_t bytes_while_reading = 8;
-
 /// A kill loses no more than this and the step that it comes into.
 constexpr double most_seconds_unsaved = 600;
 
@@ -126,7 +123,7 @@ std::int64_t disk_bytes(const TuneOptions& options, std::int64_t checkpoint) {
 }
 
 /// What makes the largest part of the plan smaller.
-std::string memory_remedy(const Plan& plan, const CommonOptions& common) {
+std::string memory_remedy(const Plan& plan, const CommonOptions& common, const TuneSettings& settings) {
     if (plan.memory.empty()) return "";
     const auto largest = std::max_element(plan.memory.begin(), plan.memory.end(),
                                           [](const auto& a, const auto& b) { return a.bytes < b.bytes; });
@@ -134,12 +131,15 @@ std::string memory_remedy(const Plan& plan, const CommonOptions& common) {
     if (name == "block inputs" || name == "teacher's last hidden states" || name == "gradient of hidden states") {
         return std::string("use a smaller --batch or --ctx") + (common.device == "cuda" ? ", or --offload inputs" : "");
     }
-    if (name == "straight-through buffers" || name == "second moment of codes" || name == "mean gradients") {
-        return "use --code-buffer bf16 and --code-moment group, or --strategy pv";
+    if (name == "straight-through buffers") {
+        return settings.narrow_buffer ? "use --strategy pv" : "use --code-buffer bf16, or --strategy pv";
     }
-    if (name == "block weights") {
-        return common.device == "cuda" ? "use --offload teacher" : "use --precision bf16, or a machine with more";
+    if (name == "second moment of codes" && settings.code_moment == CodeMoment::weight) {
+        return "use --code-moment group";
     }
+    if (name == "mean gradients") return "use --v-every 1";
+    if (name == "block weights" && common.device == "cuda") return "use --offload teacher";
+    if (name == "block weights" && common.precision == "f32") return "use --precision bf16";
     return "use a smaller --micro-batch or --ctx, or --activations recompute";
 }
 
@@ -304,7 +304,7 @@ void run(const CommonOptions& common, TuneOptions options, const CLI::App& comma
     }
     const Plan plan = make_plan(common, options, inputs);
     if (!common.dry_run) {
-        check_fits(*backend, plan, memory_remedy(plan, common));
+        check_fits(*backend, plan, memory_remedy(plan, common, options.settings));
         std::error_code none;
         const auto replaced = std::filesystem::file_size(options.checkpoint(), none);
         check_disk(options.out, plan.bytes_written - (none ? 0 : static_cast<std::int64_t>(replaced)), 2);

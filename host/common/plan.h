@@ -23,6 +23,9 @@ struct Plan {
 /// The allocations that a planning backend recorded.
 Plan plan_of(Backend& planning);
 
+/// A weight of the largest tensor as it is read or written: f32, and the file's type beside it.
+inline constexpr std::int64_t bytes_while_reading = 8;
+
 /// Of the planned allocations those that a model's file fills, in the types that they have in memory.
 std::int64_t weight_bytes(const Plan& plan);
 

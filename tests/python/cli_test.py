@@ -447,6 +447,10 @@ class Limits(CommandLine):
             content = path.read_bytes()
             self.refused(run(*command, "--quiet"), str(path), "did not write")
             self.assertEqual(path.read_bytes(), content)
+        content = self.tokenizer.read_bytes()
+        self.refused(run("generate", "--model", model, "--tokenizer", self.tokenizer, "--prompt", "w1", "--log",
+                         self.tokenizer, "--quiet"), str(self.tokenizer), "is the file of --tokenizer")
+        self.assertEqual(self.tokenizer.read_bytes(), content)
         for log in (self.here, self.here / "none" / "log.jsonl"):
             self.refused(run(*evaluate, "--log", log, "--quiet"), str(log))
         self.result(run(*evaluate, "--log", "/dev/null", "--json"))

@@ -36,6 +36,18 @@ class CalibrateTest(CommandLine):
         self.addCleanup(process.kill)
         return process
 
+    def interrupted(self, out: Path, log: Path, **changes: Any) -> str:
+        """What a run says that Ctrl-C stops behind its first block."""
+        process = self.begin(out, log=log, **changes)
+        while not log.exists() and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+        if process.returncode == 0:
+            self.skipTest("a fast machine")
+        self.assertEqual(process.returncode, 130, errors)
+        return errors
+
 
 class Calibrating(CalibrateTest):
     def test_result_log_and_file(self) -> None:
@@ -159,14 +171,7 @@ class Stopping(CalibrateTest):
     def test_interrupt_and_resume(self) -> None:
         expected = self.result(self.calibrate(self.here / "whole.h5", "--json"))["content_hash"]
         out, log = self.here / "out.h5", self.here / "log.jsonl"
-        process = self.begin(out, log=log, block_epochs=1000, block_lr=1e-7)  # so that blocks last
-        while not log.exists() and process.poll() is None:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
-        if process.returncode == 0:
-            self.skipTest("a fast machine")
-        self.assertEqual(process.returncode, 130, errors)
+        errors = self.interrupted(out, log, block_epochs=1000, block_lr=1e-7)  # so that blocks last
         self.assertIn("--resume", errors.splitlines()[-1])
         self.refused(self.calibrate(out, "--resume", "--quiet"), "other inputs or flags")
         self.assertEqual(self.result(self.calibrate(out, "--json"))["content_hash"], expected)
@@ -175,14 +180,7 @@ class Stopping(CalibrateTest):
         changes = {"block_epochs": 40, "block_lr": 1e-7}  # so that blocks last
         expected = self.result(self.calibrate(self.here / "whole.h5", "--json", **changes))["content_hash"]
         out, begun, log = (self.here / name for name in ("out.h5", "begun.jsonl", "log.jsonl"))
-        process = self.begin(out, log=begun, **changes)
-        while not begun.exists() and process.poll() is None:
-            time.sleep(0.005)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
-        if process.returncode == 0:
-            self.skipTest("a fast machine")
-        self.assertEqual(process.returncode, 130, errors)
+        self.interrupted(out, begun, **changes)
         resumed = self.result(self.calibrate(out, "--resume", "--json", log=log, **changes))
         self.assertEqual(resumed["content_hash"], expected)
         self.assertNotIn(0, [json.loads(line).get("block") for line in log.read_text().splitlines()])
@@ -191,14 +189,7 @@ class Stopping(CalibrateTest):
         out, warnings = self.here / "out.h5", []
         blocks = Path(str(out) + ".calibration")
         for seed in (0, 1):
-            log = self.here / f"{seed}.jsonl"
-            process = self.begin(out, log=log, seed=seed, block_epochs=40, block_lr=1e-7)
-            while not log.exists() and process.poll() is None:
-                time.sleep(0.005)
-            process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=120)
-            if process.returncode == 0:
-                self.skipTest("a fast machine")
+            errors = self.interrupted(out, self.here / f"{seed}.jsonl", seed=seed, block_epochs=40, block_lr=1e-7)
             warnings.append("is of a run that did not end" in errors)
             if seed == 0:
                 shutil.copy(blocks / "block_0000.h5", blocks / "block_0001.h5")
