@@ -3,49 +3,39 @@
 #include "host/common/token_store.h"
 #include "io/error.h"
 #include "io/store.h"
+#include "tests/files.h"
 
 #include <gtest/gtest.h>
-#include <filesystem>
+
 #include <numeric>
 
 namespace pvtune {
 namespace {
 
-namespace fs = std::filesystem;
+using testing::error_of;
+using testing::TemporaryFolder;
 
 class TokenStore : public ::testing::Test {
 protected:
-    void SetUp() override {
-        folder = fs::path(::testing::TempDir()) /
-                 ("tokens_" + std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()));
-        fs::remove_all(folder);
-        fs::create_directories(folder);
-    }
-    void TearDown() override { fs::remove_all(folder); }
-
     /// Tokens first, first + 1, ... up to last - 1.
     std::string write(const std::string& name, std::uint32_t first, std::uint32_t last,
                       const std::string& tokenizer = "t") {
         std::vector<std::uint32_t> tokens(last - first);
         std::iota(tokens.begin(), tokens.end(), first);
-        StoreWriter writer(folder / name, "tokens", "test");
+        const std::string path = folder.file(name);
+        StoreWriter writer(path, "tokens", "test");
         writer.write("/tokens", DType::u32, {static_cast<std::int64_t>(tokens.size())}, tokens.data());
         writer.set_text("/tokens", "tokenizer_hash", tokenizer);
         writer.set_integer("/tokens", "vocabulary", 100);
         writer.commit();
-        return folder / name;
+        return path;
     }
 
-    static std::string refusal(const std::string& path, std::int64_t vocabulary = 100, std::int64_t least = 1) {
-        try {
-            read_tokens(path, vocabulary, least);
-        } catch (const Error& error) {
-            return error.what();
-        }
-        return "";
+    std::string refusal(std::int64_t vocabulary = 100, std::int64_t least = 1) const {
+        return error_of([&] { read_tokens(folder.path(), vocabulary, least); });
     }
 
-    fs::path folder;
+    TemporaryFolder folder;
 };
 
 TEST_F(TokenStore, AFolderIsItsFilesInOrderOfTheirNames) {
@@ -54,12 +44,12 @@ TEST_F(TokenStore, AFolderIsItsFilesInOrderOfTheirNames) {
     write("c.h5", 50, 60);
     std::vector<std::uint32_t> expected(60);
     std::iota(expected.begin(), expected.end(), 0U);
-    const TokenText whole = read_tokens(folder, 100, 60);
+    const TokenText whole = read_tokens(folder.path(), 100, 60);
     EXPECT_EQ(whole.tokens, expected);
     EXPECT_EQ(whole.stored, 60);
     EXPECT_EQ(whole.tokenizer_hash, "t");
     for (const std::size_t most : {1U, 29U, 30U, 31U, 50U, 59U, 60U, 1000U}) {
-        const TokenText first = read_tokens(folder, 100, 1, static_cast<std::int64_t>(most));
+        const TokenText first = read_tokens(folder.path(), 100, 1, static_cast<std::int64_t>(most));
         EXPECT_TRUE(std::equal(first.tokens.begin(), first.tokens.end(), expected.begin()));
         EXPECT_EQ(first.tokens.size(), std::min<std::size_t>(most, 60)) << most;
         EXPECT_EQ(first.stored, 60);
@@ -69,24 +59,24 @@ TEST_F(TokenStore, AFolderIsItsFilesInOrderOfTheirNames) {
 
 TEST_F(TokenStore, OneShardHasItsOwnHashAndSeveralHaveTheirs) {
     const std::string file = write("a.h5", 0, 30);
-    EXPECT_EQ(read_tokens(folder, 100, 1).content_hash, read_tokens(file, 100, 1).content_hash);
+    EXPECT_EQ(read_tokens(folder.path(), 100, 1).content_hash, read_tokens(file, 100, 1).content_hash);
     write("b.h5", 30, 50);
-    const std::string two = read_tokens(folder, 100, 1).content_hash;
+    const std::string two = read_tokens(folder.path(), 100, 1).content_hash;
     EXPECT_EQ(two.size(), 32U);
     EXPECT_NE(two, read_tokens(file, 100, 1).content_hash);
     write("b.h5", 31, 51);
-    EXPECT_NE(read_tokens(folder, 100, 1).content_hash, two);
+    EXPECT_NE(read_tokens(folder.path(), 100, 1).content_hash, two);
 }
 
 TEST_F(TokenStore, Refusals) {
-    EXPECT_NE(refusal(folder).find("a folder without a tokens file"), std::string::npos);
+    EXPECT_NE(refusal().find("a folder without a tokens file"), std::string::npos);
     write("a.h5", 0, 30);
     write("b.h5", 30, 50);
-    EXPECT_NE(refusal(folder, 100, 51).find("holds 50 tokens"), std::string::npos);
-    const std::string outside = refusal(folder, 40);
+    EXPECT_NE(refusal(100, 51).find("holds 50 tokens"), std::string::npos);
+    const std::string outside = refusal(40);
     EXPECT_NE(outside.find("b.h5: token 40 at position 10 is outside"), std::string::npos) << outside;
     write("c.h5", 0, 5, "another");
-    EXPECT_NE(refusal(folder).find("c.h5: was made with another tokenizer"), std::string::npos);
+    EXPECT_NE(refusal().find("c.h5: was made with another tokenizer"), std::string::npos);
 }
 
 }  // namespace
