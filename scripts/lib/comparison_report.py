@@ -60,14 +60,14 @@ def draw(records: list[Record], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
     top = _FAR * min(record["perplexity"][text] for record in records)
     named = set()
-    far: collections.Counter[int] = collections.Counter()  # labels under the edge, by their place along it
+    far: collections.Counter[int] = collections.Counter()  # labels above the edge, by their place along it
     for record in records:
         family = (record["start"] or record["name"]).rsplit(" ", 1)[0]
         x, y = record["model_bytes"] / 1e6, record["perplexity"][text]
         if not record["command"]:
             axes.axhline(y, color="black", linewidth=1, linestyle=":")
-            axes.annotate(f"unquantised, {x:,.0f} MB", (0.99, y), xycoords=("axes fraction", "data"), ha="right",
-                          va="bottom", fontsize=8)
+            axes.annotate(f"unquantised, {x:,.0f} MB", (0.01, y), xycoords=("axes fraction", "data"), va="bottom",
+                          fontsize=8)
             continue
         colour = _COLOURS.get(family, "#44606e")
         tuned = bool(record["strategy"])
@@ -75,8 +75,8 @@ def draw(records: list[Record], path: Path) -> None:
         axes.scatter([x], [min(y, top)], s=36, marker="^" if y > top else "o", color=colour if tuned else "none",
                      edgecolors=colour, clip_on=False, label=None if label in named else label)
         if y > top:
-            axes.annotate(f"{family} {y:,.0f}", (x, top), xytext=(4, -13 - 9 * far[round(x / 4)]), textcoords="offset points",
-                          fontsize=7, color=colour)
+            axes.annotate(f"{family} {y:,.0f}", (x, top), xytext=(0, 6 + 9 * far[round(x / 4)]), ha="center",
+                          textcoords="offset points", fontsize=7, color=colour)
             far[round(x / 4)] += 1
         named.add(label)
     tuned = sorted((r["model_bytes"] / 1e6, min(r["perplexity"][text], top)) for r in records if r["command"])
@@ -92,7 +92,7 @@ def draw(records: list[Record], path: Path) -> None:
     axes.set_ylim(top=top)
     axes.set_xlabel("model, MB (what stays dense in 16 bits)")
     axes.set_ylabel(f"perplexity, {text}")
-    axes.set_title("Size and perplexity", loc="left", fontsize=12, fontweight="bold", pad=12)
+    axes.set_title("Size and perplexity", loc="left", fontsize=12, fontweight="bold", pad=12 + 9 * max(far.values(), default=0))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, which="major", color="#d9d9d9", linewidth=0.7)
     axes.set_axisbelow(True)
