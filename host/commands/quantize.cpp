@@ -227,7 +227,7 @@ void run(const CommonOptions& common, QuantizeOptions options, const CLI::App& c
     options.calibrate.dense_targets = options.targets == "model";
     options.calibrate.activation_memory = options.activation_mebibytes << 20;
     check_no_input("--out", options.out, {{"--model", options.model}, {"--calibrate", options.tokens}});
-    check_replaces("--out", options.out, store_start);
+    check_replaces_model(options.out);
     const auto backend = make_backend(common, common.dry_run);
     const StoreReader model(options.model, "weights");
     const QuantizePlan found = plan_quantize(*backend, model, options.spec);

@@ -90,7 +90,7 @@ void run(const CommonOptions& common, const ScoreOptions& options) {
     const auto inputs = {std::pair{"--requests", options.requests}, {"--tokenizer", options.tokenizer}};
     check_no_input("--out", options.out, inputs);
     check_no_input("--log", common.log, inputs);
-    check_replaces("--out", options.out, json_start);
+    check_replaces_json("--out", options.out);
     const ScoreFile file =
         read_score_requests(options.requests, options.tokenizer, config, ctx, begin_token(config, options.bos));
     const Work work = work_of(file);

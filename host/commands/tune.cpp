@@ -278,7 +278,7 @@ void run(const CommonOptions& common, TuneOptions options, const CLI::App& comma
     check_settings(options.settings);
     check_no_input("--out", options.out,
                    {{"--model", options.model}, {"--teacher", options.teacher}, {"--tokens", options.tokens}});
-    check_replaces("--out", options.out, store_start);
+    check_replaces_model(options.out);
     const std::int64_t together = options.settings.sequences_together();
     if (options.settings.micro_batch > 0 &&
         together != std::min(options.settings.micro_batch, options.settings.batch)) {

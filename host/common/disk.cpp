@@ -2,6 +2,7 @@
 
 #include "host/common/text.h"
 #include "io/error.h"
+#include "io/store.h"
 
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -60,15 +61,27 @@ void check_no_input(const char* flag, const std::string& path,
     }
 }
 
-void check_replaces(const char* flag, const std::string& path, std::string_view start) {
+void check_replaces_json(const char* flag, const std::string& path) {
     std::error_code none;
     if (!std::filesystem::is_regular_file(path, none)) return;
-    std::string found(start.size(), '\0');
     std::ifstream file(path, std::ios::binary);
-    if (!file || !file.read(found.data(), 1)) return;
-    file.read(found.data() + 1, static_cast<std::streamsize>(found.size()) - 1);
-    if (found == start) return;
+    char first = 0;
+    if (!file.get(first) || first == '{') return;
     throw Error(std::string(flag) + " " + path + ": is a file that pvtune did not write: remove it or name another");
+}
+
+void check_replaces_model(const std::string& path) {
+    std::error_code none;
+    if (!std::filesystem::is_regular_file(path, none) || std::filesystem::is_empty(path, none)) return;
+    std::string kind;
+    try {
+        kind = store_kind(path);
+    } catch (const Error&) {
+        throw Error("--out " + path +
+                    ": is a damaged file or one that pvtune did not write: remove it or name another");
+    }
+    if (kind != "weights")
+        throw Error("--out " + path + ": is no model but a store of '" + kind + "': remove it or name another");
 }
 
 std::int64_t bytes_in_folder(const std::string& path) {

@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <initializer_list>
 #include <string>
-#include <string_view>
 #include <utility>
 
 namespace pvtune {
@@ -20,11 +19,11 @@ void check_disk(const std::string& path, std::int64_t bytes, std::int64_t files 
 void check_no_input(const char* flag, const std::string& path,
                     std::initializer_list<std::pair<const char*, std::string>> inputs);
 
-/// What the files that this program writes begin with.
-inline constexpr std::string_view store_start = "\x89HDF", json_start = "{";
+/// Throws Error if path, of `flag`, is a file that does not begin like JSON: something else would be lost.
+void check_replaces_json(const char* flag, const std::string& path);
 
-/// Throws Error if path is a file that does not begin like those that `flag` names: something else would be lost.
-void check_replaces(const char* flag, const std::string& path, std::string_view start);
+/// Throws Error if path, of --out, is a file but no model of this program: something else would be lost.
+void check_replaces_model(const std::string& path);
 
 /// Bytes of disk that the files of a folder take; 0 where there is none.
 std::int64_t bytes_in_folder(const std::string& path);

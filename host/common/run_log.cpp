@@ -22,7 +22,7 @@ void check_log(const std::string& path) {
     } else if (::access(path.c_str(), W_OK) != 0 || std::filesystem::is_directory(path, none)) {
         throw Error("--log " + path + ": cannot be written: check the path");
     }
-    check_replaces("--log", path, json_start);
+    check_replaces_json("--log", path);
 }
 
 RunLog::RunLog(std::string path, bool append) : path_(std::move(path)) {

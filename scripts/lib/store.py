@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, Union
 
+from errors import Error
 from files import replaced
 
 FORMAT_VERSION = 1
@@ -38,9 +39,11 @@ def _utf8(text: str) -> bytes:
 
 
 def write_store(path: Path, kind: str, command: str, datasets: dict[str, tuple[Any, dict[str, Value]]]) -> str:
-    """Write datasets (`/name` -> array, attributes) as a store of a kind; return the content hash."""
+    """Write datasets (`/name` -> array, attributes) as a store of a kind; return the content hash. Of what is there
+    already only a store of that kind is replaced."""
     import h5py
 
+    _check_replaces(path, kind)
     root: dict[str, Value] = {"format_version": FORMAT_VERSION, "kind": kind, "command": command}
     digest = content_hash(root, datasets)
     root["content_hash"] = digest
@@ -54,6 +57,20 @@ def write_store(path: Path, kind: str, command: str, datasets: dict[str, tuple[A
     with replaced(path) as partial:
         partial.write_bytes(memory.getbuffer())
     return digest
+
+
+def _check_replaces(path: Path, kind: str) -> None:
+    import h5py
+
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    try:
+        with h5py.File(path, "r") as file:
+            found = bytes(file.attrs.get("kind", b"")).decode("utf-8", "replace")
+    except (OSError, TypeError):
+        found = ""
+    if found != kind:
+        raise Error(f"{path}: is a file, but no store of {kind!r}; remove it or choose another --out")
 
 
 def set_attributes(target: Any, attributes: dict[str, Value]) -> None:

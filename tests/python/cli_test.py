@@ -438,15 +438,22 @@ class Limits(CommandLine):
 
     def test_files_of_others_are_not_replaced(self) -> None:
         weights, text, model = self.hf / "model.safetensors", self.here / "notes.txt", self.here / "model.h5"
+        foreign = self.here / "foreign.h5"
         text.write_text("notes")
         model.write_bytes(self.model.read_bytes())
+        with h5py.File(foreign, "w") as file:
+            file["weights"] = [1.0]
         evaluate = ("eval", "--model", model, "--tokens", self.tokens, "--ctx", 64)
+        quantize = ("quantize", "--model", model, "--out")
         for path, *command in ((weights, "import", "--from", self.hf, "--out", weights),
-                               (text, "quantize", "--model", model, "--out", text),
+                               (text, *quantize, text), (foreign, *quantize, foreign),
                                (model, *evaluate, "--log", model), (text, *evaluate, "--log", text)):
             content = path.read_bytes()
             self.refused(run(*command, "--quiet"), str(path), "did not write")
             self.assertEqual(path.read_bytes(), content)
+        content = self.tokens.read_bytes()
+        self.refused(run(*quantize, self.tokens, "--quiet"), str(self.tokens), "no model but a store of 'tokens'")
+        self.assertEqual(self.tokens.read_bytes(), content)
         content = self.tokenizer.read_bytes()
         self.refused(run("generate", "--model", model, "--tokenizer", self.tokenizer, "--prompt", "w1", "--log",
                          self.tokenizer, "--quiet"), str(self.tokenizer), "is the file of --tokenizer")

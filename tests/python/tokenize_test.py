@@ -114,6 +114,17 @@ class TokenizeTest(ProgramTest):
         self.assertFalse(self.out.exists())
         self.refuse("tokenize.py", *good, text, "--out", "no/where.h5", says="no such folder")
 
+    def test_no_other_file_is_replaced(self) -> None:
+        text = self.write("a", b"text")
+        foreign = self.folder / "foreign.h5"
+        with h5py.File(foreign, "w") as file:
+            file.attrs["kind"] = "tokens of another program"
+        for path in (self.folder / text, foreign):
+            before = path.read_bytes()
+            self.refuse("tokenize.py", "--tokenizer", self.tokenizer, "--out", path, "--text", text,
+                        says="no store of 'tokens'")
+            self.assertEqual(path.read_bytes(), before)
+
     @unittest.skipUnless(os.path.exists("/dev/full"), "no /dev/full here")
     def test_a_full_disk_leaves_the_old_file(self) -> None:
         self.tokenize(self.write("a", b"the end"))
