@@ -309,7 +309,8 @@ void add_calibration(CLI::App& command, QuantizeOptions& options) {
         ->check(CLI::Range(0, 1000));
     add("--block-batch", settings.block.batch, "sequences a step of that tuning")->check(count);
     add("--block-lr", settings.block.rate, "rate of that tuning")->check(real_range(0.0, 1.0));
-    add("--block-held-out", settings.block.held_out, "share of the sequences that decides when it stops")
+    add("--block-held-out", settings.block.held_out,
+        "share of the sequences, the last ones, that decides when it stops; 0: the last one, which is tuned on too")
         ->check(real_range(0.0, 0.9));
     add("--block-targets", options.targets,
         "what it tunes towards: states of the unquantised model, or the unquantised block's outputs for the quantised "

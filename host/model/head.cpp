@@ -55,11 +55,9 @@ HeadBuffers allocate_head(Arena& arena, const ModelConfig& config, DType precisi
     buffers.inverse_rms = arena.allocate("head buffers", DType::f32, {tokens});
     buffers.losses = arena.allocate("head buffers", DType::f32, {tokens});
     buffers.logits = chunk(DType::f32);
-    if (use != HeadUse::evaluate) {
+    if (use == HeadUse::distill) {
         buffers.d_logits = chunk(precision);
         buffers.d_normed = rows(precision);
-    }
-    if (use == HeadUse::distill) {
         buffers.teacher_normed = rows(precision);
         buffers.teacher_logits = chunk(DType::f32);
     }

@@ -16,7 +16,7 @@ struct HeadBuffers {
     Tensor d_normed;
 };
 
-enum class HeadUse { evaluate, cross_entropy, distill };
+enum class HeadUse { evaluate, distill };
 
 HeadBuffers allocate_head(Arena& arena, const ModelConfig& config, DType precision, const Batch& batch, HeadUse use);
 
