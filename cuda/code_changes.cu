@@ -136,21 +136,16 @@ __device__ inline double exclusive_block_sum(double value, double* partials, dou
     return before;
 }
 
-/// One block walks along the changes in order: `places` is sorted. A change that is not a number ends what may stay.
-/// change may be null. Numbers of changes are whole, so that their sums in f64 are exact.
-__global__ void __launch_bounds__(bound_threads)
-    bound_changes_kernel(std::uint8_t* keep, const float* change, const std::uint32_t* places, std::int64_t count,
-                         const double* weight_squares, double trust_ratio, double most) {
-    __shared__ double partials[bound_warps];
-    const double budget = change == nullptr ? 0 : trust_ratio * trust_ratio * *weight_squares;
-    double spent = 0;
-    double kept = 0;
-    for (std::int64_t tile = 0; tile < count; tile += bound_threads * bound_items) {
-        std::uint32_t place[bound_items];
-        float moved[bound_items];
-        unsigned counted = 0;  // a bit an item: its change is one to count
-        double sum = 0;
-        const std::int64_t first = tile + static_cast<std::int64_t>(threadIdx.x) * bound_items;
+/// A thread's changes of a tile, in order of falling score: `places` is sorted. change may be null.
+struct ChangesInOrder {
+    std::uint32_t place[bound_items];
+    float moved[bound_items];
+    unsigned counted = 0;  ///< a bit an item: its change is one to count
+    double sum = 0;
+
+    __device__ ChangesInOrder(const std::uint8_t* keep, const float* change, const std::uint32_t* places,
+                              std::int64_t count) {
+        const std::int64_t first = (std::int64_t{blockIdx.x} * bound_threads + threadIdx.x) * bound_items;
 #pragma unroll
         for (int j = 0; j < bound_items; ++j) {
             const bool here = first + j < count;
@@ -159,33 +154,80 @@ __global__ void __launch_bounds__(bound_threads)
             if (here && keep[place[j]] != 0) counted |= 1U << j;
             sum += static_cast<double>(moved[j]);
         }
-        double total = 0;
-        double running = spent + exclusive_block_sum(sum, partials, total);
-        spent += total;
-        double running_number = kept + exclusive_block_sum(static_cast<double>(__popc(counted)), partials, total);
-        kept += total;
+    }
+    __device__ double number() const { return static_cast<double>(__popc(counted)); }
+};
+
+/// What the changes of a tile come to. Numbers of changes are whole, so that their sums in f64 are exact.
+struct TileTotal {
+    double spent, kept;
+};
+
+__global__ void __launch_bounds__(bound_threads)
+    change_totals_kernel(TileTotal* totals, const std::uint8_t* keep, const float* change, const std::uint32_t* places,
+                         std::int64_t count) {
+    __shared__ double partials[bound_warps];
+    const ChangesInOrder changes(keep, change, places, count);
+    TileTotal total{};
+    exclusive_block_sum(changes.sum, partials, total.spent);
+    exclusive_block_sum(changes.number(), partials, total.kept);
+    if (threadIdx.x == 0) totals[blockIdx.x] = total;
+}
+
+/// One block: totals[i] becomes the sum of those before it.
+__global__ void __launch_bounds__(bound_threads) totals_before_kernel(TileTotal* totals, std::int64_t tiles) {
+    __shared__ double partials[bound_warps];
+    TileTotal before{};
+    for (std::int64_t first = 0; first < tiles; first += bound_threads) {
+        const std::int64_t i = first + threadIdx.x;
+        const TileTotal own = i < tiles ? totals[i] : TileTotal{};
+        TileTotal all{};
+        const double spent = before.spent + exclusive_block_sum(own.spent, partials, all.spent);
+        const double kept = before.kept + exclusive_block_sum(own.kept, partials, all.kept);
+        if (i < tiles) totals[i] = {spent, kept};
+        before.spent += all.spent;
+        before.kept += all.kept;
+    }
+}
+
+/// A block a tile. before: of every tile the totals before it; null where there is one tile. A change that is not a
+/// number ends what may stay.
+__global__ void __launch_bounds__(bound_threads)
+    bound_changes_kernel(std::uint8_t* keep, const float* change, const std::uint32_t* places, std::int64_t count,
+                         const TileTotal* before, const double* weight_squares, double trust_ratio, double most) {
+    __shared__ double partials[bound_warps];
+    const double budget = change == nullptr ? 0 : trust_ratio * trust_ratio * *weight_squares;
+    const TileTotal start = before == nullptr ? TileTotal{} : before[blockIdx.x];
+    const ChangesInOrder changes(keep, change, places, count);
+    double total = 0;
+    double running = start.spent + exclusive_block_sum(changes.sum, partials, total);
+    double running_number = start.kept + exclusive_block_sum(changes.number(), partials, total);
 #pragma unroll
-        for (int j = 0; j < bound_items; ++j) {
-            running += static_cast<double>(moved[j]);
-            if ((counted >> j & 1U) == 0) continue;
-            running_number += 1;
-            if (!(running <= budget && running_number <= most)) keep[place[j]] = 0;
-        }
+    for (int j = 0; j < bound_items; ++j) {
+        running += static_cast<double>(changes.moved[j]);
+        if ((changes.counted >> j & 1U) == 0) continue;
+        running_number += 1;
+        if (!(running <= budget && running_number <= most)) keep[changes.place[j]] = 0;
     }
 }
 
 /// The parts of bound_changes' workspace, each 256-byte aligned.
 struct BoundWorkspace {
-    std::size_t array_bytes, sort_bytes;
+    std::int64_t tiles;
+    std::size_t array_bytes, total_bytes, sort_bytes;
 
     explicit BoundWorkspace(std::int64_t count)
-        : array_bytes(static_cast<std::size_t>(ceil_divide(count * 4, 256) * 256)),
+        : tiles(ceil_divide(count, bound_threads * bound_items)),
+          array_bytes(aligned(count * 4)),
+          total_bytes(aligned(tiles * static_cast<std::int64_t>(sizeof(TileTotal)))),
           sort_bytes(sort_pairs_descending_workspace<std::uint32_t, std::uint32_t>(count)) {}
-    std::uint32_t* array(void* workspace, int i) const {
-        return reinterpret_cast<std::uint32_t*>(static_cast<std::byte*>(workspace) +
-                                                static_cast<std::size_t>(i) * array_bytes);
+    static std::size_t aligned(std::int64_t bytes) { return static_cast<std::size_t>(ceil_divide(bytes, 256) * 256); }
+    std::uint32_t* array(void* workspace, std::size_t i) const {
+        return reinterpret_cast<std::uint32_t*>(static_cast<std::byte*>(workspace) + i * array_bytes);
     }
-    std::size_t bytes() const { return 4 * array_bytes + sort_bytes; }
+    TileTotal* totals(void* workspace) const { return reinterpret_cast<TileTotal*>(array(workspace, 4)); }
+    void* sort(void* workspace) const { return reinterpret_cast<std::byte*>(totals(workspace)) + total_bytes; }
+    std::size_t bytes() const { return 4 * array_bytes + total_bytes + sort_bytes; }
 };
 
 }  // namespace
@@ -242,10 +284,16 @@ void bound_changes(std::uint8_t* keep, const float* change, const float* scores,
     std::uint32_t* const sorted_keys = parts.array(workspace, 2);
     std::uint32_t* const sorted_places = parts.array(workspace, 3);
     launch(change_keys_kernel, blocks_for(count), block_threads, 0, stream, keys, places, scores, chosen, count);
-    sort_pairs_descending(keys, sorted_keys, places, sorted_places, count, parts.array(workspace, 4), parts.sort_bytes,
+    sort_pairs_descending(keys, sorted_keys, places, sorted_places, count, parts.sort(workspace), parts.sort_bytes,
                           stream);
-    launch(bound_changes_kernel, 1, bound_threads, 0, stream, keep, change, sorted_places, count, weight_squares,
-           trust_ratio, static_cast<double>(most));
+    const auto tiles = static_cast<unsigned>(parts.tiles);
+    TileTotal* const before = tiles > 1 ? parts.totals(workspace) : nullptr;
+    if (before != nullptr) {
+        launch(change_totals_kernel, tiles, bound_threads, 0, stream, before, keep, change, sorted_places, count);
+        launch(totals_before_kernel, 1, bound_threads, 0, stream, before, parts.tiles);
+    }
+    launch(bound_changes_kernel, tiles, bound_threads, 0, stream, keep, change, sorted_places, count, before,
+           weight_squares, trust_ratio, static_cast<double>(most));
 }
 
 template void gather_codes(std::uint8_t*, const std::uint8_t*, const std::uint32_t*, std::int64_t, std::int64_t,

@@ -70,64 +70,78 @@ TEST(CudaCodeChanges, SaveMeasureAndRestoreAsTheCpuDoes) {
     }
 }
 
+/// A third of `groups` as chosen ones, with scores that tie and some changes that are none.
+struct Changes {
+    std::int64_t count;
+    OwnedTensor scores, chosen, changed;
+    OwnedTensor change;  ///< whole numbers: their sums do not depend on the order, and some reach a budget exactly
+
+    explicit Changes(std::int64_t count_)
+        : count(count_),
+          scores(DType::f32, {3 * count}),
+          chosen(some_groups(3 * count)),
+          changed(DType::u8, {count}),
+          change(DType::f32, {count}) {
+        std::mt19937 engine(3);
+        scores.fill([&] { return static_cast<double>(engine() % 50); });
+        changed.fill([&] { return engine() % 3 == 0 ? 0.0 : 1.0; });
+        change.fill([&] { return static_cast<double>(engine() % 4); });
+    }
+
+    /// The device keeps what the CPU does within trust_ratio^2 * squares (of the changes, unless `of` is empty) and
+    /// among the first `most`.
+    void expect_bounded(Tensor of, double squares, double trust_ratio, std::int64_t most) const {
+        SCOPED_TRACE(std::to_string(count) + " changes, |W|^2 " + std::to_string(squares) + ", at most " +
+                     std::to_string(most));
+        OwnedTensor weight_squares(DType::f64, {1});
+        weight_squares->as<double>()[0] = squares;
+        OwnedTensor expected = changed;
+        cpu::bound_changes(expected, of, scores, chosen, weight_squares, trust_ratio, most);
+        const DeviceTensor device_squares(weight_squares);
+        const DeviceTensor device_change(change);
+        const DeviceTensor device_scores(scores);
+        const DeviceTensor device_chosen(chosen);
+        for_each_schedule([&] {
+            const DeviceTensor keep(changed);
+            const DeviceWorkspace workspace(bound_changes_workspace(count));
+            bound_changes(keep.as<std::uint8_t>(), of.empty() ? nullptr : device_change.as<float>(),
+                          device_scores.as<float>(), device_chosen.as<std::uint32_t>(), count,
+                          device_squares.as<double>(), trust_ratio, most, workspace.data(), nullptr);
+            EXPECT_TRUE(same_bits(keep.download(), expected));
+        });
+    }
+};
+
 TEST(CudaBoundChanges, KeepsTheChangesOfTheLargestScores) {
     for (const std::int64_t count : {1, 40, 9001}) {
-        const std::int64_t groups = 3 * count;
-        std::mt19937 engine(3);
-        OwnedTensor scores(DType::f32, {groups});
-        scores.fill([&] { return static_cast<double>(engine() % 50); });  // ties
-        const OwnedTensor chosen = some_groups(groups);
-        OwnedTensor change(DType::f32, {count});
-        // Whole numbers: their sums do not depend on the order of additions, and some reach the budget exactly.
-        change.fill([&] { return static_cast<double>(engine() % 4); });
-        OwnedTensor changed(DType::u8, {count});
-        for (std::int64_t i = 0; i < count; ++i) changed->as<std::uint8_t>()[i] = engine() % 8 == 0 ? 0 : 1;
+        const Changes changes(count);
         for (const double share : {0.0, 0.25, 0.9, 2.0}) {
-            const double ratio = 0.5;
-            const double squares = std::floor(share * 1.5 * static_cast<double>(count)) / (ratio * ratio);
-            OwnedTensor weight_squares(DType::f64, {1});
-            weight_squares->as<double>()[0] = squares;
-            OwnedTensor expected = changed;
-            cpu::bound_changes(expected, change, scores, chosen, weight_squares, ratio, count);
-            const DeviceTensor device_squares(weight_squares);
-            const DeviceTensor device_change(change);
-            const DeviceTensor device_scores(scores);
-            const DeviceTensor device_chosen(chosen);
-            for_each_schedule([&] {
-                const DeviceTensor keep(changed);
-                const DeviceWorkspace workspace(bound_changes_workspace(count));
-                bound_changes(keep.as<std::uint8_t>(), device_change.as<float>(), device_scores.as<float>(),
-                              device_chosen.as<std::uint32_t>(), count, device_squares.as<double>(), ratio, count,
-                              workspace.data(), nullptr);
-                EXPECT_TRUE(same_bits(keep.download(), expected)) << count << " changes, share " << share;
-            });
+            constexpr double ratio = 0.5;
+            const double budget = std::floor(share * 1.5 * static_cast<double>(count));
+            changes.expect_bounded(changes.change, budget / (ratio * ratio), ratio, count);
         }
     }
 }
 
 TEST(CudaBoundChanges, KeepsAsManyAsMayStay) {
     for (const std::int64_t count : {1, 40, 9001}) {
-        const std::int64_t groups = 3 * count;
-        std::mt19937 engine(4);
-        OwnedTensor scores(DType::f32, {groups});
-        scores.fill([&] { return static_cast<double>(engine() % 50); });  // ties
-        const OwnedTensor chosen = some_groups(groups);
-        OwnedTensor changed(DType::u8, {count});
-        for (std::int64_t i = 0; i < count; ++i) changed->as<std::uint8_t>()[i] = engine() % 3 == 0 ? 0 : 1;
+        const Changes changes(count);
         for (const std::int64_t most : {std::int64_t{0}, std::int64_t{1}, count / 3, count}) {
-            OwnedTensor expected = changed;
-            cpu::bound_changes(expected, {}, scores, chosen, {}, 0, most);
-            const DeviceTensor device_scores(scores);
-            const DeviceTensor device_chosen(chosen);
-            for_each_schedule([&] {
-                const DeviceTensor keep(changed);
-                const DeviceWorkspace workspace(bound_changes_workspace(count));
-                bound_changes(keep.as<std::uint8_t>(), nullptr, device_scores.as<float>(),
-                              device_chosen.as<std::uint32_t>(), count, nullptr, 0, most, workspace.data(), nullptr);
-                EXPECT_TRUE(same_bits(keep.download(), expected)) << count << " changes, " << most << " may stay";
-            });
+            changes.expect_bounded({}, 0, 0, most);
         }
     }
+}
+
+TEST(CudaBoundChanges, KeepsNoneBehindOneThatIsNoNumber) {
+    Changes changes(9001);
+    changes.change.set(5, std::nan(""));
+    changes.expect_bounded(changes.change, 1e9, 1, changes.count);
+}
+
+/// More tiles than the block that sums them up has threads.
+TEST(CudaBoundChanges, KeepsTheChangesOfTheLargestScoresAtScale) {
+    const Changes changes(513 * 4096 + 5);
+    changes.expect_bounded(changes.change, 1.47 * static_cast<double>(changes.count), 1, changes.count * 3 / 5);
 }
 
 }  // namespace
