@@ -26,7 +26,7 @@ import text_sources  # noqa: E402
 from errors import Error, run  # noqa: E402
 from hf_tokenizer import encodable, load_tokenizer  # noqa: E402
 from overlap import Excluded  # noqa: E402
-from store import command_line, write_store  # noqa: E402
+from store import check_replaces, command_line, write_store  # noqa: E402
 from text_sources import Source  # noqa: E402
 from token_work import TokenWork, batches  # noqa: E402
 
@@ -158,6 +158,7 @@ def check(arguments: argparse.Namespace) -> None:
         raise Error(f"{arguments.out}: is a folder already; remove it or choose another --out")
     if arguments.shard_tokens and arguments.out.exists():
         raise Error(f"{arguments.out}: exists, and --shard-tokens makes a folder: choose another --out")
+    check_replaces(arguments.out, "tokens")
 
 
 def prepare(arguments: argparse.Namespace) -> dict[str, Any]:

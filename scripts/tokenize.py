@@ -18,7 +18,7 @@ from typing import Any  # noqa: E402
 
 from errors import Error, run  # noqa: E402
 from hf_tokenizer import load_tokenizer  # noqa: E402
-from store import command_line, write_store  # noqa: E402
+from store import check_replaces, command_line, write_store  # noqa: E402
 
 
 def read_text(path: Path, newlines: str) -> str:
@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="end with the result as one JSON object")
     arguments = parser.parse_args()
 
+    check_replaces(arguments.out, "tokens")
     tokenizer, digest = load_tokenizer(arguments.tokenizer)
     for path in arguments.text:
         if not path.is_file():

@@ -103,7 +103,7 @@ TEST_F(Safetensors, RefusesDamagedHeaders) {
     EXPECT_HAS(refuse_header(R"("a":{"dtype":"U8","shape":[1]})", "x"), "no usable data_offsets");
     EXPECT_HAS(refuse_header(entry("a", "U8", "[2]", 0, 2), "x"), "ends at byte 2 of the data, which has 1");
     EXPECT_HAS(refuse_header(entry("a", "U16", "[2]", 0, 2), "xx"), "has 2 bytes, its shape and dtype need 4");
-    EXPECT_HAS(refuse_header(entry("a", "U8", "[2]", 0, 2) + "," + entry("b", "U8", "[2]", 1, 3), "xxx"), "overlaps");
+    EXPECT_HAS(refuse_header(entry("a", "U8", "[2]", 0, 2) + "," + entry("b", "U8", "[2]", 1, 3), "abc"), "overlaps");
     EXPECT_HAS(refuse_header(entry("a", "U8", "[1]", 1, 2), "xx"), "a hole before tensor 'a'");
     EXPECT_HAS(refuse_header(entry("a", "U8", "[1]", 0, 1), "xx"), "1 bytes beyond the last tensor");
     EXPECT_HAS(refuse_header(entry("a", "U8", "[1]", 0, 1) + "," + entry("a", "U8", "[1]", 0, 1), "x"),

@@ -43,7 +43,7 @@ def write_store(path: Path, kind: str, command: str, datasets: dict[str, tuple[A
     already only a store of that kind is replaced."""
     import h5py
 
-    _check_replaces(path, kind)
+    check_replaces(path, kind)
     root: dict[str, Value] = {"format_version": FORMAT_VERSION, "kind": kind, "command": command}
     digest = content_hash(root, datasets)
     root["content_hash"] = digest
@@ -59,7 +59,8 @@ def write_store(path: Path, kind: str, command: str, datasets: dict[str, tuple[A
     return digest
 
 
-def _check_replaces(path: Path, kind: str) -> None:
+def check_replaces(path: Path, kind: str) -> None:
+    """Refuse to write over a file that is no store of this kind; to be asked before long work too."""
     import h5py
 
     if not path.is_file() or path.stat().st_size == 0:

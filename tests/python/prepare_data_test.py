@@ -183,6 +183,8 @@ class Sources(PrepareTest):
         for flag, value in (("--split", "train"), ("--files", 1), ("--cache", self.folder)):
             self.refuse(*self.common(flag, value), says=f"{flag}: is of --dataset")
         self.refuse(*self.common(out="no/where.h5"), says="no such folder")
+        self.refuse(*self.common(out=write("notes.txt", b"notes").name), says="notes.txt: is a file, but no store of 'tokens'")
+        self.assertEqual((self.folder / "notes.txt").read_bytes(), b"notes")
         self.refuse(*self.common("--sampling", "biased"), says="needs --sequences and --ctx")
         self.refuse(*self.common("--sequences", 2), says="need --ctx")
         self.refuse(*self.common("--ctx", 10**6), says="gives no sequence")

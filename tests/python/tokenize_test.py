@@ -123,6 +123,9 @@ class TokenizeTest(ProgramTest):
             before = path.read_bytes()
             self.refuse("tokenize.py", "--tokenizer", self.tokenizer, "--out", path, "--text", text,
                         says="no store of 'tokens'")
+            # Before any work: not even the tokenizer is looked at.
+            self.refuse("tokenize.py", "--tokenizer", "missing.json", "--out", path, "--text", text,
+                        says="no store of 'tokens'")
             self.assertEqual(path.read_bytes(), before)
 
     @unittest.skipUnless(os.path.exists("/dev/full"), "no /dev/full here")
