@@ -128,6 +128,7 @@ __device__ inline double exclusive_block_sum(double value, double* partials, dou
     if (lane == warp_size - 1) partials[warp] = inclusive;
     __syncthreads();
     total = 0;
+#pragma unroll 4
     for (int i = 0; i < bound_warps; ++i) {
         if (i == warp) before += total;
         total += partials[i];

@@ -176,7 +176,8 @@ __global__ void __launch_bounds__(most_threads)
                 const float p_student = exp2_fast(student_exponent) * student_share;
                 const float p_other = exp2_fast(other_exponent) * other_share;
                 distance = fmaf(p_other, other_exponent - student_exponent, distance);
-                z[i][j] = scale * (p_student - p_other);
+                // Not fused with the product above: equal probabilities must leave exactly 0.
+                z[i][j] = scale * __fsub_rn(p_student, p_other);
             }
             if (d_logits != nullptr) store_piece(d_logits, z[i], row, last - i * threads);
         }
