@@ -149,6 +149,27 @@ TEST(BatchesTest, EveryWindowOnceAnEpoch) {
     EXPECT_NE(epoch_of(other, 0), orders[1]);
 }
 
+TEST(BatchesTest, NeighbouringSeedsAreNoShiftedCopies) {
+    std::vector<std::uint32_t> tokens(5 * 200);
+    for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::uint32_t>(i);
+    for (std::uint64_t seed = 0; seed < 4; ++seed) {
+        Batches one(tokens, 5, seed, true);
+        Batches next(tokens, 5, seed + 1, true);
+        const auto a = epoch_of(one, 0);
+        const auto b = epoch_of(next, 0);
+        const auto near = [&](std::size_t i, std::size_t j) { return a[i] <= b[j] + 1 && b[j] <= a[i] + 1; };
+        for (const std::size_t shift : {0, 1, 2}) {
+            int ahead = 0;
+            int behind = 0;
+            for (std::size_t i = 0; i + shift < a.size(); ++i) {
+                ahead += near(i + shift, i) ? 1 : 0;
+                behind += near(i, i + shift) ? 1 : 0;
+            }
+            EXPECT_LT(std::max(ahead, behind), 20) << seed << " " << shift;  // by chance 3
+        }
+    }
+}
+
 TEST(BatchesTest, RefusesTooFewTokens) {
     const std::vector<std::uint32_t> tokens(4);
     EXPECT_ERROR(Batches(tokens, 5, 0, true), "--tokens", "--ctx");

@@ -18,6 +18,7 @@ TEST_F(Tuning, EverySubspaceKeepsItsBudgetAndLowersTheLoss) {
     for (int i = 0; i <= static_cast<int>(Subspace::eager); ++i) {
         TuneSettings settings = quick(Strategy::pv);
         settings.subspace = static_cast<Subspace>(i);
+        settings.subspace_rate = 0.1F;  // at more, batches of four make codes go back and forth
         SCOPED_TRACE(name_of(settings.subspace));
         Session session(folder_, settings);
         auto codes = codes_of(folder_.file("q.h5"));
@@ -29,7 +30,7 @@ TEST_F(Tuning, EverySubspaceKeepsItsBudgetAndLowersTheLoss) {
             const StepReport report = session.run_to(step, text_of(4)).at(0);
             if (step == 1) first = report.loss;
             if (step == 30) {
-                EXPECT_LT(report.loss, 0.9 * first);
+                EXPECT_LT(report.loss, 0.6 * first);
             }
             EXPECT_EQ(report.selected, total);
             EXPECT_EQ(report.searched, total);

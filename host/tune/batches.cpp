@@ -25,7 +25,9 @@ void Batches::order_epoch(std::int64_t epoch) {
     order_.resize(static_cast<std::size_t>(windows_));
     std::iota(order_.begin(), order_.end(), 0);
     if (!shuffle_) return;
-    Random random(seed_ * 0x9e3779b97f4a7c15ULL + static_cast<std::uint64_t>(epoch));
+    // Neighbouring seeds must be far apart: Random's own states are steps along one sequence. 0 for seed 0.
+    const std::uint64_t start = Random(seed_).next() ^ Random(0).next();
+    Random random(start + static_cast<std::uint64_t>(epoch));
     for (std::int64_t i = windows_ - 1; i > 0; --i) {
         std::swap(order_[static_cast<std::size_t>(i)], order_[static_cast<std::size_t>(random.below(i + 1))]);
     }
