@@ -13,8 +13,13 @@ using cpu::for_chunks;
 
 constexpr std::int64_t rows_per_chunk = 16;
 
-/// The Hessian with its mean diagonal at 1, damped; one that says nothing (zero, or not finite) becomes the identity.
-std::vector<float> normalized(std::span<const float> hessian, std::int64_t columns, double damping) {
+struct Normalized {
+    std::vector<float> hessian;  ///< mean diagonal 1, damped
+    double mean = 0;             ///< of the diagonal as it was; 0: the Hessian said nothing (zero, or not finite) and
+                                 ///< became the identity
+};
+
+Normalized normalized(std::span<const float> hessian, std::int64_t columns, double damping) {
     double trace = 0;
     for (std::int64_t i = 0; i < columns; ++i) trace += static_cast<double>(hessian[index_of(i * columns + i)]);
     const double mean = trace / static_cast<double>(columns);
@@ -30,7 +35,7 @@ std::vector<float> normalized(std::span<const float> hessian, std::int64_t colum
             result[index_of(i * columns + i)] += static_cast<float>(usable ? damping : 1);
         }
     });
-    return result;
+    return {std::move(result), usable ? mean : 0};
 }
 
 /// Of every group of columns the lower Cholesky factor L of H_gg and its inverse, [groups, 2, group, group]; a pivot
@@ -206,7 +211,8 @@ EncodedMatrix encode_additive_calibrated(Backend& backend, const std::string& na
     const auto start = std::chrono::steady_clock::now();
     assert(static_cast<std::int64_t>(hessian.size()) == columns * columns);
     EncodedMatrix encoded = encode_additive(backend, name, weight, rows, columns, spec, seed, report, settings.initial);
-    Work work(backend, encoded, weight, spec, normalized(hessian, columns, settings.damping));
+    const Normalized used = normalized(hessian, columns, settings.damping);
+    Work work(backend, encoded, weight, spec, used.hessian);
     const auto sweep = [&] {
         work.ops.additive_sweep(work.additive, work.quantized, work.gradient, work.hessian, work.factors, settings.beam,
                                 settings.block);
@@ -233,10 +239,13 @@ EncodedMatrix encode_additive_calibrated(Backend& backend, const std::string& na
     encoded.codes = work.scratch.download<std::uint16_t>(work.additive.codes);
 
     if (report) {
-        report->output_error = objective(work);
-        report->output_norm = cpu::ordered_sum(work.scratch.row_products(work.weight, work.weight_hessian));
+        const double error = objective(work);
+        const double norm = cpu::ordered_sum(work.scratch.row_products(work.weight, work.weight_hessian));
         set_difference(work, work.matrix, work.weight, work.quantized);
         report->squared_error = cpu::ordered_sum(work.scratch.row_products(work.matrix, work.matrix));
+        // By the Hessian as it came, as other representations report it.
+        report->output_error = used.mean * std::max(0.0, error - settings.damping * report->squared_error);
+        report->output_norm = used.mean * (norm - settings.damping * report->squared_norm);
         report->seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     }
     return encoded;
