@@ -19,7 +19,15 @@ protected:
     struct Run {
         std::string hash;
         std::vector<CalibratedBlock> blocks;
+        std::int64_t tuning_bytes = 0;
     };
+
+    static std::int64_t tuning_bytes(const Arena& arena) {
+        for (const Allocation& allocation : arena.table()) {
+            if (allocation.name == "block tuning") return allocation.bytes;
+        }
+        return 0;
+    }
 
     static CalibrateSettings settings_of(DType precision = DType::f32) {
         CalibrateSettings settings;
@@ -50,6 +58,7 @@ protected:
                        run.blocks.push_back(block);
                        if (static_cast<std::int64_t>(run.blocks.size()) == blocks) throw Stop();
                    }).content_hash;
+        run.tuning_bytes = tuning_bytes(backend->arena());
         return run;
     }
 };
@@ -95,6 +104,17 @@ TEST_F(Calibrating, UnquantisedTargetsAreMetExactlyByAnUnquantisedBlock) {
     settings.block.epochs = 0;
     const Run run = calibrate(settings, {"vq", 1, 8, 4});
     for (const CalibratedBlock& block : run.blocks) EXPECT_LT(block.tuning.before, 1e-5);
+}
+
+TEST_F(Calibrating, ThePlanCountsTheTuningOfABlock) {
+    for (const QuantizationSpec& spec : {QuantizationSpec{"aqlm", 2, 4, 4}, QuantizationSpec{"scalar", 1, 3, 0}}) {
+        const Run run = calibrate(settings_of(), spec);
+        const auto planning = make_cpu_backend({.planning = true});
+        const StoreReader model(folder_.file("model.h5"), "weights");
+        plan_calibration(*planning, read_config(model), spec, settings_of());
+        EXPECT_GT(run.tuning_bytes, 0);
+        EXPECT_EQ(tuning_bytes(planning->arena()), run.tuning_bytes) << spec.representation;
+    }
 }
 
 TEST_F(Calibrating, HiddenStatesInFilesGiveTheSameBits) {

@@ -62,8 +62,9 @@ TEST(Progress, StaysSilentWhenQuietAndDoesNotRateWhatWasDoneBefore) {
     quiet.update(1);
     EXPECT_EQ(screen.text, "");
     Progress resumed({"tune", 100, "steps", "", 1, false}, screen.sink(false));
+    screen.time = 8;  // reading what was done before
     resumed.start_at(90);
-    screen.time = 1;
+    screen.time = 9;
     resumed.update(92);
     EXPECT_EQ(screen.text, "tune: 92/100 steps, 2 steps/s, 4.0 s left\n");
 }

@@ -272,9 +272,17 @@ void plan_calibration(Backend& planning, const ModelConfig& config, const Quanti
     const Calibration run(planning, job, config);
     // Of the block at work; the matrix that is made beside the one of the block before it is part of the working
     // copies.
-    for (const Matrix& matrix : run.model.blocks.front().matrices) {
-        allocate_quantized(planning, matrix.rows, matrix.columns, spec);
+    const Block& block = run.model.blocks.front();
+    const auto tuning = [&](std::int64_t elements) {
+        planning.arena().allocate("block tuning", DType::f32, {elements});
+    };
+    for (const Matrix& matrix : block.matrices) {
+        const auto quantized = allocate_quantized(planning, matrix.rows, matrix.columns, spec);
+        for (const ContinuousParameter& parameter : quantized->parameters()) {
+            tuning(3 * parameter.value.elements());  // gradient and moments
+        }
     }
+    for (const auto& [name, tensor] : dense_parameters(block, config, 0)) tuning(2 * tensor.elements());  // moments
 }
 
 bool has_finished_blocks(const CalibrateJob& job) { return std::filesystem::exists(block_file(job, 0)); }

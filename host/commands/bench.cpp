@@ -131,7 +131,10 @@ void run(const CommonOptions& common, const BenchOptions& options) {
     constexpr std::int64_t result_bytes = 1 << 20;
     const EarlierRun earlier = options.compare.empty() ? EarlierRun{} : read_earlier_run(options.compare);
     const EarlierRun* compared = options.compare.empty() ? nullptr : &earlier;
-    if (!options.out.empty()) check_disk(options.out, result_bytes);
+    if (!options.out.empty()) {
+        check_replaces_json("--out", options.out);
+        check_disk(options.out, result_bytes);
+    }
     const auto backend = make_backend(common, common.dry_run);
     const std::vector<PlannedEntry> planned = plan_entries(*backend, common, options);
     if (options.fingerprint) return print_fingerprints(common, *backend, planned);

@@ -91,7 +91,9 @@ Plan make_plan(const CommonOptions& common, const QuantizeOptions& options, cons
     host_memory.push_back({"Hessians of a block as they came (f32)", squares * size_of(DType::f32)});
     host_memory.push_back({"embedding (f32)", 2 * found.largest_dense * size_of(DType::f32)});
     // Hessians, targets and states: three passes forward; a pass of tuning is three more.
-    plan.flops = forward_flops(config, tokens, settings.length) * (3 + 3 * settings.block.epochs);
+    ModelConfig blocks = config;
+    blocks.vocabulary = 0;  // no head
+    plan.flops = forward_flops(blocks, tokens, settings.length) * (3 + 3 * settings.block.epochs);
     plan.bytes_read = found.bytes_read;
     plan.bytes_written =
         found.bytes_written + found.bytes_of_blocks + (states > options.activation_mebibytes << 20 ? states : 0);
@@ -195,9 +197,9 @@ QuantizeResult calibrate(const CommonOptions& common, const QuantizeOptions& opt
         }
         if (!block.resumed) log.write(log_line(block));
         if (block.resumed) progress.start_at(block.index + 1);
-        progress.update(block.index + 1,
-                        format("relative output error %.4f, block %.4f -> %.4f", running.relative_output_error(),
-                               block.tuning.before, block.tuning.after));
+        std::string errors = format("relative output error %.4f", running.relative_output_error());
+        if (!block.resumed) errors += format(", block %.4f -> %.4f", block.tuning.before, block.tuning.after);
+        progress.update(block.index + 1, errors);
         if (interrupted() && block.index + 1 < blocks) {
             throw Interrupted("interrupted after block " + std::to_string(block.index) + "; finished blocks are in " +
                               job.folder() + ": go on with the same command and --resume");
@@ -364,9 +366,8 @@ void add_quantize_command(CLI::App& app, CommonOptions& common) {
         "2 codebooks of 8 bits over groups of 8 give 2 bits. Scalar: code-bits, and 32 bits for every grid (scale and "
         "zero);\n3 bits in groups of 128 columns give 3.25. Quip: code-bits, 32 bits a matrix for its scale, and a bit "
         "a row "
-        "and\ncolumn for random signs (16 each once tuning has made numbers of them). Norms, embedding and head stay "
-        "as "
-        "they are.\n"
+        "and\ncolumn for random signs (16 each once tuning has made numbers of them). Embedding and head stay as they "
+        "are, and\nso do norms unless blocks are tuned.\n"
         "Example: pvtune quantize --model model.h5 --representation aqlm --codebooks 2 --code-bits 8 --group 8 "
         "\\\n             --calibrate tokens.h5 --sequences 64 --ctx 1024 --precision bf16 --out q.h5\n"
         "         pvtune quantize --model model.h5 --representation scalar --code-bits 3 --group 128 --out q.h5");

@@ -49,6 +49,7 @@ Inputs open_inputs(const TuneOptions& options) {
     StoreReader student(options.model, "weights");
     StoreReader teacher(options.teacher, "weights");
     ModelConfig config = read_config(student);
+    origin_of(student);  // damage is refused now, not when the model is tuned and cannot be written
     const ModelConfig teacher_config = read_config(teacher);
     if (teacher_config.vocabulary != config.vocabulary) {
         throw Error(options.teacher + ": has a vocabulary of " + std::to_string(teacher_config.vocabulary) + ", " +
@@ -117,7 +118,8 @@ std::int64_t checkpoint_bytes(const Plan& plan, const TuneSettings& settings, co
 
 /// What a run has on disk at most: a new checkpoint is whole before the old one goes, and so is the tuned model.
 std::int64_t disk_bytes(const TuneOptions& options, std::int64_t checkpoint) {
-    const std::int64_t old = options.checkpoint_every > 0 ? checkpoint : 0;
+    const bool replaces = options.checkpoint_every > 0 || std::filesystem::exists(options.checkpoint());
+    const std::int64_t old = replaces ? checkpoint : 0;
     const auto model = static_cast<std::int64_t>(std::filesystem::file_size(options.model));
     return old + std::max(checkpoint, model + (options.keep_checkpoint ? checkpoint : 0));
 }
@@ -189,7 +191,10 @@ nlohmann::ordered_json log_line(const StepReport& report, const TuneSettings& se
         line["codes_changed_by_block"] = report.changed_by_block;
         line["groups_by_block"] = report.groups_by_block;
     }
-    if (report.measured_change) line["measured_change"] = *report.measured_change;
+    if (report.measured_change) {
+        line["measured_change"] = *report.measured_change;
+        line["measure_seconds"] = report.measure_seconds;
+    }
     if (report.returned) line["codes_returned"] = *report.returned;
     return line;
 }
@@ -323,6 +328,7 @@ void run(const CommonOptions& common, TuneOptions options, const CLI::App& comma
             message(common, "no checkpoint " + options.checkpoint() + "; starting at step 0");
         }
     } else if (std::filesystem::exists(options.checkpoint())) {
+        check_replaces_checkpoint(options.checkpoint());
         message(common, "warning: " + options.checkpoint() +
                             " is of a run that did not end, and this one will replace it: --resume goes on with it");
     }

@@ -117,8 +117,16 @@ std::vector<std::string> flags_without_effect(const CLI::App& command, const Tun
     const std::string by_strategy = "--strategy " + name_of(strategy);
     const std::string by_subspace = "--subspace " + name_of(settings.subspace);
     const char* with_codes = "the strategies that move codes use it";
+    const bool tunes = strategy != Strategy::calibration_only;
+    const char* by_others = "all others use it";
     const FlagUse flags[] = {
-        {"--lr", strategy != Strategy::calibration_only, by_strategy, "all others use it"},
+        {"--lr", tunes, by_strategy, by_others},
+        {"--beta1", tunes, by_strategy, by_others},
+        {"--beta2", tunes, by_strategy, by_others},
+        {"--lamb", tunes, by_strategy, by_others},
+        {"--schedule", tunes, by_strategy, by_others},
+        {"--warmup", tunes, by_strategy, by_others},
+        {"--train-dense", tunes, by_strategy, by_others},
         {"--code-lr", moves_codes && !pv, by_strategy, "naive-linearized, stochastic-rounding, ste and pv-ste use it"},
         {"--subspace-lr", pv && !eager, pv ? by_subspace : by_strategy, "pv with other subspaces uses it"},
         {"--tau", settings.has_subspace(), by_strategy, "pv and pv-ste use it"},

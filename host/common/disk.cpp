@@ -70,19 +70,24 @@ void check_replaces_json(const char* flag, const std::string& path) {
     throw Error(std::string(flag) + " " + path + ": is a file that pvtune did not write: remove it or name another");
 }
 
-void check_replaces_model(const std::string& path) {
+namespace {
+void check_kind(const std::string& path, const std::string& shown, const char* kind, const char* called) {
     std::error_code none;
     if (!std::filesystem::is_regular_file(path, none) || std::filesystem::is_empty(path, none)) return;
-    std::string kind;
+    std::string found;
     try {
-        kind = store_kind(path);
+        found = store_kind(path);
     } catch (const Error&) {
-        throw Error("--out " + path +
-                    ": is a damaged file or one that pvtune did not write: remove it or name another");
+        throw Error(shown + ": is a damaged file or one that pvtune did not write: remove it or name another --out");
     }
-    if (kind != "weights")
-        throw Error("--out " + path + ": is no model but a store of '" + kind + "': remove it or name another");
+    if (found != kind)
+        throw Error(shown + ": is no " + called + " but a store of '" + found + "': remove it or name another --out");
 }
+}  // namespace
+
+void check_replaces_model(const std::string& path) { check_kind(path, "--out " + path, "weights", "model"); }
+
+void check_replaces_checkpoint(const std::string& path) { check_kind(path, path, "checkpoint", "checkpoint"); }
 
 std::int64_t bytes_in_folder(const std::string& path) {
     std::int64_t bytes = 0;

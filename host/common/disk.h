@@ -24,6 +24,8 @@ void check_replaces_json(const char* flag, const std::string& path);
 
 /// Throws Error if path, of --out, is a file but no model of this program: something else would be lost.
 void check_replaces_model(const std::string& path);
+/// The same of checkpoints.
+void check_replaces_checkpoint(const std::string& path);
 
 /// Bytes of disk that the files of a folder take; 0 where there is none.
 std::int64_t bytes_in_folder(const std::string& path);

@@ -39,8 +39,11 @@ public:
 
     /// Items done so far (of this run and, on a resume, those before: see `start_at`) and a value worth watching.
     void update(std::int64_t done, const std::string& value = "");
-    /// Items that were done before this run; they count as done, not for the rate.
-    void start_at(std::int64_t done) { first_ = done; }
+    /// Items that were done before this run, and the time until now: they count as done, not for the rate.
+    void start_at(std::int64_t done) {
+        first_ = done;
+        start_ = sink_.now();
+    }
 
 private:
     std::string line(std::int64_t done, const std::string& value, double elapsed) const;

@@ -103,8 +103,8 @@ void Tuner::save_checkpoint(const std::string& path, const std::string& command,
 std::string Tuner::load_checkpoint(const StoreReader& checkpoint, const std::string& source) {
     if (checkpoint.text("/", "source") != source) {
         throw Error(checkpoint.path() +
-                    ": was made with another --model, --teacher, --tokens or --precision: give the "
-                    "same, or start again without --resume");
+                    ": was made with another --model, --teacher, --tokens, --bos or --precision: give "
+                    "the same, or start again without --resume");
     }
     const SettingsChange change = change_since(checkpoint, settings_);
     if (!change.others.empty()) {
@@ -137,17 +137,21 @@ std::string Tuner::load_checkpoint(const StoreReader& checkpoint, const std::str
     return change.rates;
 }
 
+std::vector<std::pair<std::string, std::string>> origin_of(const StoreReader& student) {
+    std::vector<std::pair<std::string, std::string>> attributes;
+    for (const char* name : {"quantization", "source_hash"}) {
+        if (student.has_attribute("/", name)) attributes.emplace_back(name, student.text("/", name));
+    }
+    return attributes;
+}
+
 std::string Tuner::save_model(const std::string& path, const std::string& command,
                               const StoreReader& student_store) const {
     StoreWriter store(path, "weights", command);
     store.set_text("/", "config", student_.config.json);
     store.set_text("/", "settings", settings_json(settings_));
     store.set_integer("/", "step", steps_done_);
-    for (const char* attribute : {"quantization", "source_hash"}) {
-        if (student_store.has_attribute("/", attribute)) {
-            store.set_text("/", attribute, student_store.text("/", attribute));
-        }
-    }
+    for (const auto& [name, text] : origin_of(student_store)) store.set_text("/", name, text);
     std::map<std::string, const Representation*> quantized;
     for (const Block& block : student_.blocks) {
         for (const Matrix& matrix : block.matrices) {

@@ -17,7 +17,7 @@ bool same_block_shapes(const ModelConfig& a, const ModelConfig& b) {
            a.head_dim == b.head_dim && a.head_norms == b.head_norms && a.branch_norms == b.branch_norms;
 }
 
-enum Phase { teacher_phase, forward_phase, loss_phase, backward_phase, p_phase, v_phase, phases };
+enum Phase { teacher_phase, forward_phase, loss_phase, backward_phase, p_phase, v_phase, measure_phase, phases };
 
 }  // namespace
 
@@ -320,7 +320,12 @@ StepReport Tuner::step(std::span<const std::vector<std::uint32_t>> sequences) {
     report.v_seconds = seconds[v_phase];
     report.seconds = std::accumulate(seconds.begin(), seconds.end(), 0.0);
     read_record(report);
-    if (report.v_step && settings_.measure_v) report.measured_change = measure_v_steps();
+    if (report.v_step && settings_.measure_v) {
+        backend_.enter_phase(measure_phase, "measured V step");
+        report.measured_change = measure_v_steps();
+        report.measure_seconds = backend_.end_phases(phases)[measure_phase];
+        report.seconds += report.measure_seconds;
+    }
     report.step = ++steps_done_;
     loss_ = report.loss;
     return report;

@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace pvtune {
@@ -43,7 +44,7 @@ struct StepReport {
     std::optional<double> measured_change;  ///< of this batch's loss by the new codes alone (--measure-v)
     std::optional<std::int64_t> returned;   ///< groups back to the codes before their last change (--measure-v)
     double seconds = 0, teacher_seconds = 0, forward_seconds = 0, loss_seconds = 0, backward_seconds = 0, p_seconds = 0,
-           v_seconds = 0;
+           v_seconds = 0, measure_seconds = 0;
 };
 
 /// PV-Tuning of a quantised model against a teacher, block-major: a step's micro-batches go forward block by block,
@@ -154,5 +155,9 @@ private:
     Tensor changed_, returned_;  ///< u32
     Tensor histograms_;          ///< u32 [matrices, score_bins], of layer budgets
 };
+
+/// What a tuned model takes over of the quantised one: how it was quantised, and from what. Throws Error where it is
+/// damaged.
+std::vector<std::pair<std::string, std::string>> origin_of(const StoreReader& student);
 
 }  // namespace pvtune

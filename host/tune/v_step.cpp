@@ -166,10 +166,12 @@ VState allocate_v_state(Arena& arena, const Matrix& matrix, const TuneSettings& 
     }
     if (settings.measure_v) {
         const Representation& quantized = *matrix.quantized;
-        for (Tensor* codes : {&state.history, &state.before, &state.now}) {
-            *codes = arena.allocate("codes of earlier steps", quantized.code_dtype(),
-                                    {quantized.groups(), quantized.codes_per_group()});
-        }
+        const auto codes = [&](const char* name) {
+            return arena.allocate(name, quantized.code_dtype(), {quantized.groups(), quantized.codes_per_group()});
+        };
+        state.history = codes("codes of earlier steps");
+        state.before = codes("codes around a V step");
+        state.now = codes("codes around a V step");
     }
     return state;
 }

@@ -190,6 +190,12 @@ class Compare(Bench):
         bad.write_text("{\"pvtune_bench\": 99}")
         self.refused("--compare", bad, says="newer")
 
+    def test_out_of_another_kind(self) -> None:
+        model = self.folder / "model.h5"
+        model.write_bytes(b"\x89HDF\r\n\x1a\n")
+        self.refused("--op", "rmsnorm", "--shape", TINY, "--out", model, says="did not write")
+        self.assertEqual(model.read_bytes(), b"\x89HDF\r\n\x1a\n")
+
     def test_bad_flags(self) -> None:
         self.refused("--shape", "8b", says="8b")
         self.refused("--shape", "7b,depth=3", says="depth")

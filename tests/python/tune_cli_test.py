@@ -109,6 +109,8 @@ class Running(TuneTest):
                 for line in lines:
                     self.assertEqual("measured_change" in line, line["v_step"])
                     self.assertEqual("codes_returned" in line, line["v_step"])
+                    parts = ("teacher", "forward", "loss", "backward", "p", "v", "measure")
+                    self.assertAlmostEqual(line["seconds"], sum(line.get(f"{part}_seconds", 0) for part in parts), 6)
                     self.assertLessEqual(line["codes_selected"], line["codes_searched"])
                     if line["v_step"]:
                         self.assertLessEqual(line["codes_returned"], line["codes_changed"])

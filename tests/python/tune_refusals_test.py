@@ -68,6 +68,9 @@ class Refusing(TuneTest):
         for changes, expected in (
                 ({"strategy": "pv-ste"}, []),
                 ({"strategy": "pv", "code_lr": None, "subspace_lr": 0.1}, []),
+                ({"strategy": "calibration-only", "tau": None, "code_lr": None, "lamb": "off", "train_dense": "off"},
+                 [f"pvtune: warning: --{flag} has no effect with --strategy calibration-only: all others use it"
+                  for flag in ("lr", "lamb", "train-dense")]),
                 ({"strategy": "pv"}, ["pvtune: warning: --code-lr has no effect with --strategy pv: naive-linearized, "
                                       "stochastic-rounding, ste and pv-ste use it"]),
                 ({"strategy": "ste"}, ["pvtune: warning: --tau has no effect with --strategy ste: pv and pv-ste use it"]),
@@ -105,6 +108,13 @@ class Refusing(TuneTest):
                             ("lr", "fast"), ("device", "abacus")):
             with self.subTest(flag):
                 self.refuse("--" + flag.replace("_", "-"), **{"steps": 2, flag: value})
+
+    def test_damage_that_only_the_tuned_model_would_meet(self) -> None:
+        damaged = self.here / "damaged.h5"
+        shutil.copy(self.quantized, damaged)
+        with h5py.File(damaged, "r+") as file:
+            file.attrs["quantization"] = 3
+        self.refuse(str(damaged), "'quantization' of '/' is not a text", model=damaged)
 
     def test_missing_files(self) -> None:
         for flag in ("model", "teacher", "tokens"):
@@ -151,6 +161,32 @@ class Refusing(TuneTest):
                                                                    if isinstance(item, h5py.Dataset) else 0))
             self.assertGreaterEqual(plan["bytes_written"], 2 * sum(sizes), precision)
             self.assertLess(plan["bytes_written"], 2.5 * sum(sizes), precision)
+
+    def test_plan_of_the_disk_counts_what_is_written(self) -> None:
+        out = self.here / "out.h5"
+
+        def planned(*switches: str, **flags: Any) -> int:
+            return self.result(self.tune(out, "--dry-run", "--json", *switches, **flags))["bytes_written"]
+
+        def codes() -> int:
+            with h5py.File(str(out) + ".checkpoint") as checkpoint:
+                return sum(group["history"].nbytes for group in checkpoint["v"].values() if "history" in group)
+
+        without = planned(checkpoint_every=0)
+        self.result(self.tune(out, "--json", "--keep-checkpoint", "--measure-v", steps=1))
+        self.assertGreater(codes(), 0)
+        # One copy of the codes a checkpoint, of the three that --measure-v has in memory.
+        self.assertEqual(planned("--measure-v") - planned(), 2 * codes())
+        # The one that is there goes only when another is whole.
+        self.assertEqual(planned(checkpoint_every=0), planned())
+        self.assertGreater(planned(), without)
+
+    def test_a_file_in_the_checkpoints_place(self) -> None:
+        checkpoint = self.here / "out.h5.checkpoint"
+        for content, words in ((b"a letter", "did not write"), (self.model.read_bytes(), "store of 'weights'")):
+            checkpoint.write_bytes(content)
+            self.refused(self.tune(self.here / "out.h5", "--quiet", steps=2), str(checkpoint), words)
+            self.assertEqual(checkpoint.read_bytes(), content)
 
     def test_a_log_that_cannot_be_written_keeps_the_state(self) -> None:
         out = self.here / "out.h5"
