@@ -277,8 +277,8 @@ private:
     std::vector<double> seconds_;
 };
 
-/// Zeroed, or null where there is no memory for it. The kernel hands out pages as they are first written, which takes
-/// longer than the writing: in large pages where it has them, and by all threads.
+/// Zeroed, or null where there is no memory for it. Linux hands out pages as they are first written, which takes
+/// longer than the writing: here in large pages where it has them, and by all threads.
 void* zeroed_memory(std::int64_t bytes) {
     constexpr std::int64_t large_page = std::int64_t{2} << 20;
     const std::int64_t alignment = bytes >= large_page ? large_page : 64;
@@ -289,7 +289,7 @@ void* zeroed_memory(std::int64_t bytes) {
     if (alignment == large_page) {
         madvise(memory, static_cast<std::size_t>(bytes / large_page * large_page), MADV_HUGEPAGE);
     }
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (bytes > large_page)
     for (std::int64_t first = 0; first < bytes; first += large_page) {
         std::memset(memory + first, 0, static_cast<std::size_t>(std::min(large_page, bytes - first)));
     }
