@@ -3,6 +3,7 @@
 #include "io/error.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cerrno>
@@ -21,10 +22,35 @@ void fail_writing(const std::string& path, int error) {
     throw Error(path + ": cannot be written (" + std::strerror(error) + "): " + remedy);
 }
 
-OutputFile::OutputFile(const std::string& path, std::string shown, bool create) : shown_(std::move(shown)) {
-    descriptor_ = ::open(path.c_str(), O_RDWR | O_CLOEXEC | (create ? O_CREAT | O_TRUNC : 0), 0666);
+int open_partial(const std::string& path, const std::string& partial) {
+    if (path.empty()) throw Error("the name of the output file is empty: name a file");
+    struct stat status {};
+    if (::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode))
+        throw Error(path + ": is a folder: name a file inside it");
+    const int descriptor = ::open(partial.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (descriptor < 0) fail_writing(path, errno);
+    struct stat opened {};
+    // The other run may have renamed the file between our opening and locking it.
+    const bool locked = ::flock(descriptor, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+    if (!locked || ::fstat(descriptor, &opened) != 0 || ::stat(partial.c_str(), &status) != 0 ||
+        opened.st_ino != status.st_ino) {
+        ::close(descriptor);
+        throw Error(path + ": another run is writing it: wait for it or choose another name");
+    }
+    if (::ftruncate(descriptor, 0) != 0) {
+        const int error = errno;
+        ::close(descriptor);
+        fail_writing(path, error);
+    }
+    return descriptor;
+}
+
+OutputFile::OutputFile(const std::string& path, std::string shown) : shown_(std::move(shown)) {
+    descriptor_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (descriptor_ < 0) fail_writing(shown_, errno);
 }
+
+OutputFile::OutputFile(int descriptor, std::string shown) : shown_(std::move(shown)), descriptor_(descriptor) {}
 
 OutputFile::~OutputFile() {
     if (descriptor_ >= 0) ::close(descriptor_);
@@ -49,11 +75,13 @@ std::int64_t OutputFile::size() const {
     return status.st_size;
 }
 
+void OutputFile::sync() {
+    if (::fsync(descriptor_) != 0) fail_writing(shown_, errno);
+}
+
 void OutputFile::finish() {
-    const bool good = ::fsync(descriptor_) == 0;
-    const int error = errno;
+    sync();
     ::close(std::exchange(descriptor_, -1));
-    if (!good) fail_writing(shown_, error);
 }
 
 }  // namespace pvtune

@@ -9,11 +9,17 @@ namespace pvtune {
 /// Throws the Error of a write to `path` that failed with this errno: what happened and the remedy.
 [[noreturn]] void fail_writing(const std::string& path, int error);
 
+/// Opens, locks and empties `partial`, which is to become `path`, so that two runs with the same output do not write
+/// into each other's. Throws Error where another has it; the lock goes with the descriptor, which the caller closes.
+int open_partial(const std::string& path, const std::string& partial);
+
 /// A file that is written at offsets, under a temporary name; errors name the one that it will get.
 class OutputFile {
 public:
-    /// create: made anew, else an existing file is gone on with.
-    OutputFile(const std::string& path, std::string shown, bool create = true);
+    /// Made anew.
+    OutputFile(const std::string& path, std::string shown);
+    /// Takes over an open file, as of open_partial().
+    OutputFile(int descriptor, std::string shown);
     ~OutputFile();
     OutputFile(OutputFile&& other) noexcept;
     OutputFile(const OutputFile&) = delete;
@@ -21,6 +27,8 @@ public:
 
     void write(std::int64_t offset, std::span<const std::byte> data);
     std::int64_t size() const;
+    /// To the disk.
+    void sync();
     /// To the disk, and closed.
     void finish();
 

@@ -3,8 +3,6 @@
 #include "io/store_catalog.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <algorithm>
 #include <cerrno>
@@ -22,25 +20,6 @@ constexpr std::int64_t chunk_target_bytes = std::int64_t{1} << 20;
 std::string folder_of(const std::string& path) {
     const auto folder = std::filesystem::path(path).parent_path();
     return folder.empty() ? "." : folder.string();
-}
-
-/// Opens and locks the partial file, so that two runs with the same output do not write into each other's.
-int open_partial(const std::string& path, const std::string& partial) {
-    if (path.empty()) throw Error("the name of the output file is empty: name a file");
-    struct stat status {};
-    if (::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode))
-        throw Error(path + ": is a folder: name a file inside it");
-    const int descriptor = ::open(partial.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (descriptor < 0) fail_writing(path, errno);
-    struct stat opened {};
-    // The other run may have renamed the file between our opening and locking it.
-    const bool locked = ::flock(descriptor, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
-    if (!locked || ::fstat(descriptor, &opened) != 0 || ::stat(partial.c_str(), &status) != 0 ||
-        opened.st_ino != status.st_ino) {
-        ::close(descriptor);
-        throw Error(path + ": another run is writing it: wait for it or choose another name");
-    }
-    return descriptor;
 }
 
 /// Chunks of about a mebibyte along the leading dimensions, evened out so that the last one is not mostly padding.

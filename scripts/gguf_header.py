@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Write everything of a GGUF file that comes before the tensors' data: `pvtune export --format gguf` calls it.
 
-The request is a JSON file: the model's config.json, its sizes, and the tensors in the order of their data, by their
-Hugging Face names. Names, metadata and tokenizer are the gguf package's business; the data is appended by pvtune.
+The request on standard input is JSON: the model's config.json, its sizes, and the tensors in the order of their data, by
+their Hugging Face names. The part of the file goes to standard output. Names, metadata and tokenizer are the gguf
+package's business; the data is appended by pvtune.
 """
 
 import os
@@ -76,24 +77,26 @@ def add_tensors(writer: Any, request: dict[str, Any], architecture: str) -> None
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Write the part of a GGUF file before the tensors' data, for `pvtune export --format gguf`.",
+        description="Write the part of a GGUF file before the tensors' data, for `pvtune export --format gguf`: JSON with"
+                    " config, sizes and tensors comes on standard input, the part goes to standard output.",
         epilog="example: build/pvtune export --model tuned.h5 --format gguf --out tuned.gguf --tokenizer-from smollm2",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--request", type=Path, required=True, metavar="FILE", help="JSON: config, sizes, tensors")
     parser.add_argument("--tokenizer-from", type=Path, required=True, metavar="DIR",
                         help="Hugging Face folder with tokenizer.json")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to begin")
     arguments = parser.parse_args()
 
     import gguf
 
-    request = json.loads(arguments.request.read_text(encoding="utf-8"))
+    # Kept for the file alone: what a library prints goes to the errors.
+    out = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    request = json.load(sys.stdin)
     family = request["config"].get("model_type")
     if family not in ARCHITECTURES:
         raise Error(f"config.json: model_type {family!r} is not written as GGUF (only {', '.join(ARCHITECTURES)} are):"
                     " use --format hf-dense and llama.cpp's convert_hf_to_gguf.py")
-    writer = gguf.GGUFWriter(arguments.out, ARCHITECTURES[family])
+    writer = gguf.GGUFWriter(f"/dev/fd/{out}", ARCHITECTURES[family])
     add_metadata(writer, request)
     add_vocabulary(writer, arguments.tokenizer_from, request["sizes"]["vocabulary"])
     add_tensors(writer, request, ARCHITECTURES[family])

@@ -1,5 +1,6 @@
 // Files of an export: safetensors as our own reader, which checks them in full, and others want them; folders that
 // appear whole or not at all.
+#include "host/export/partial_file.h"
 #include "host/export/partial_folder.h"
 #include "host/model/aqlm_checkpoint.h"
 #include "io/safetensors.h"
@@ -95,6 +96,32 @@ TEST(PartialFolder, AppearsWhole) {
     EXPECT_FALSE(fs::exists(out + ".partial"));
     EXPECT_ERROR(check_free(out, true), out, "there already");
     EXPECT_ERROR(PartialFolder{folder.file("none") + "/x"}, "none/x", "make the folder first");
+}
+
+TEST(PartialFile, AppearsWhole) {
+    const TemporaryFolder folder;
+    const std::string out = folder.file("out");
+    const std::string text = "text";
+    const auto write = [&](PartialFile& file) { file.file().write(0, std::as_bytes(std::span<const char>(text))); };
+    {
+        PartialFile partial(out);
+        write(partial);
+        EXPECT_FALSE(fs::exists(out));
+        EXPECT_ERROR(PartialFile{out}, out, "another run");
+        EXPECT_EQ(read_file(out + ".partial"), text);
+    }
+    EXPECT_TRUE(fs::is_empty(folder.path()));
+    write_file(out + ".partial", "left over of a run that was killed");
+    {
+        PartialFile partial(out);
+        write(partial);
+        partial.commit();
+        write_file(out + ".partial", "another's");  // it may begin as soon as the name is free
+    }
+    EXPECT_EQ(read_file(out), text);
+    EXPECT_EQ(read_file(out + ".partial"), "another's");
+    EXPECT_ERROR(PartialFile{folder.file("none") + "/x"}, "none/x", "make the folder first");
+    EXPECT_ERROR(PartialFile{folder.path()}, folder.path(), "is a folder");
 }
 
 TEST(AqlmCheckpoint, ConfigWithoutItsLayoutIsPlain) {

@@ -5,9 +5,11 @@
 
 #include <fcntl.h>
 #include <spawn.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <array>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -35,6 +37,19 @@ std::string from_environment(const char* name, const fs::path& otherwise) {
     return value != nullptr && *value != '\0' ? value : otherwise.string();
 }
 
+using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
+
+/// A file without a name, to be read from its beginning: unlike a pipe it makes neither of its ends wait.
+File memory_file(const std::string& content) {
+    File file(fdopen(memfd_create("pvtune", MFD_CLOEXEC), "w+"),
+              [](std::FILE* open) { return open == nullptr ? 0 : std::fclose(open); });
+    if (!file || std::fwrite(content.data(), 1, content.size(), file.get()) != content.size() ||
+        std::fflush(file.get()) != 0)
+        throw Error(std::string("no memory for what a script reads: ") + std::strerror(errno));
+    std::rewind(file.get());
+    return file;
+}
+
 }  // namespace
 
 std::string python_program() {
@@ -51,34 +66,43 @@ std::string python_script(const std::string& name) {
     return script;
 }
 
-void run_python_script(const std::string& name, const std::vector<std::string>& arguments) {
+std::string run_python_script(const std::string& name, const std::vector<std::string>& arguments,
+                              const std::string& input) {
     std::vector<std::string> words{python_program(), python_script(name)};
     words.insert(words.end(), arguments.begin(), arguments.end());
     std::vector<char*> argv;
     for (std::string& word : words) argv.push_back(word.data());
     argv.push_back(nullptr);
 
-    std::array<int, 2> ends{};
-    if (pipe2(ends.data(), O_CLOEXEC) != 0) throw Error("no pipe to " + name + ": " + std::strerror(errno));
+    const File requested = memory_file(input);
+    const File replied = memory_file({});
+    const File errors = memory_file({});
     posix_spawn_file_actions_t actions{};
     posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, fileno(requested.get()), STDIN_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, fileno(replied.get()), STDOUT_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, fileno(errors.get()), STDERR_FILENO);
     pid_t process = -1;
     const int failed = posix_spawn(&process, argv[0], &actions, nullptr, argv.data(), environ);
     posix_spawn_file_actions_destroy(&actions);
-    ::close(ends[1]);
-    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> errors(fdopen(ends[0], "r"), std::fclose);
     if (failed != 0) throw Error(words[0] + ": cannot be started (" + std::strerror(failed) + "): run `make setup`");
+    int status = 0;
+    while (waitpid(process, &status, 0) < 0 && errno == EINTR) {
+    }
 
+    std::array<char, 4096> buffer{};
+    if (status == 0) {
+        std::string reply;
+        std::rewind(replied.get());
+        while (const std::size_t count = std::fread(buffer.data(), 1, buffer.size(), replied.get()))
+            reply.append(buffer.data(), count);
+        return reply;
+    }
     std::string said;
-    std::array<char, 512> buffer{};
+    std::rewind(errors.get());
     while (std::fgets(buffer.data(), buffer.size(), errors.get()) != nullptr) {
         if (!one_line(buffer.data()).empty()) said = one_line(buffer.data());
     }
-    int status = 0;
-    waitpid(process, &status, 0);
-    if (status == 0) return;
     throw Error(said.empty() ? name + ": ended with status " + std::to_string(status) : said);
 }
 

@@ -12,8 +12,9 @@ std::string python_program();
 /// where it is not there.
 std::string python_script(const std::string& name);
 
-/// Runs a program of scripts/; its standard output is dropped. Throws Error with its last line of standard error when
-/// it fails.
-void run_python_script(const std::string& name, const std::vector<std::string>& arguments);
+/// Runs a program of scripts/ with `input` as its standard input and returns its standard output. Throws Error with its
+/// last line of standard error when it fails.
+std::string run_python_script(const std::string& name, const std::vector<std::string>& arguments,
+                              const std::string& input = {});
 
 }  // namespace pvtune

@@ -1,9 +1,7 @@
 #include "host/common/python.h"
 #include "host/export/export_model.h"
-#include "host/export/partial_folder.h"
+#include "host/export/partial_file.h"
 
-#include <unistd.h>
-#include <cerrno>
 #include <nlohmann/json.hpp>
 
 namespace pvtune {
@@ -15,12 +13,6 @@ using Json = nlohmann::ordered_json;
 constexpr std::int64_t alignment = 32;  // of every tensor's data
 
 std::int64_t aligned(std::int64_t offset) { return (offset + alignment - 1) / alignment * alignment; }
-
-/// A file that goes away with this, unless it was renamed.
-struct TemporaryFile {
-    std::string path;
-    ~TemporaryFile() { ::unlink(path.c_str()); }
-};
 
 /// llama.cpp rotates neighbours in pairs where Hugging Face rotates the halves of a head: row (half, i) of a head of
 /// the query and key matrices becomes row (i, half).
@@ -106,17 +98,12 @@ ExportResult write_gguf(const ExportJob& job, const ExportPlan& plan,
                         const std::function<void(const std::string&)>& progress) {
     const ModelConfig config = read_config(*job.model);
     const std::vector<float> factors = rotary_factors(config);
-    const TemporaryFile partial{job.out + ".partial"};
-    const TemporaryFile request{job.out + ".header.partial"};
-    {
-        OutputFile file(request.path, job.out);
-        const std::string text = header_request(plan, config, factors);
-        file.write(0, std::as_bytes(std::span<const char>(text.data(), text.size())));
-        file.finish();
-    }
-    run_python_script("gguf_header.py",
-                      {"--request", request.path, "--tokenizer-from", job.tokenizer_from, "--out", partial.path});
-    OutputFile file(partial.path, job.out, false);
+    PartialFile partial(job.out);
+    OutputFile& file = partial.file();
+    // Through this program: a script that outlives it when it is killed must not hold the file.
+    const std::string header = run_python_script("gguf_header.py", {"--tokenizer-from", job.tokenizer_from},
+                                                 header_request(plan, config, factors));
+    file.write(0, std::as_bytes(std::span<const char>(header)));
     ExportResult result;
     std::int64_t offset = aligned(file.size());
     const auto append = [&](Bytes data) {
@@ -133,9 +120,7 @@ ExportResult write_gguf(const ExportJob& job, const ExportPlan& plan,
         progress(tensor.source.name);
     }
     result.bytes = file.size();
-    file.finish();
-    if (::rename(partial.path.c_str(), job.out.c_str()) != 0) fail_writing(job.out, errno);
-    sync_parent(job.out);
+    partial.commit();
     return result;
 }
 

@@ -1,7 +1,9 @@
 """`pvtune export` and the import of AQLM checkpoints as a user runs them, on tiny random models. What was written is read
 by independent means, safetensors and NumPy after the layouts' definitions; GPTQ and GGUF: export_layouts_test.py."""
 
+import hashlib
 import json
+import os
 import random
 import resource
 import shutil
@@ -14,7 +16,7 @@ from typing import Any, Optional
 
 import h5py
 import numpy as np
-from cli_test import CONFIG, PVTUNE, CommandLine, run, write_folder
+from cli_test import CONFIG, PVTUNE, ROOT, CommandLine, run, write_folder
 from safetensors.numpy import load_file
 import support
 
@@ -204,7 +206,7 @@ class Aqlm(ExportTest):
 
     def test_fused_matrices_are_cut(self) -> None:
         """Phi-3's: every part has its rows of the codes and scales, and all of the codebooks."""
-        golden = support.ROOT / "tests/golden/phi3-long-rope"
+        golden = ROOT / "tests/golden/phi3-long-rope"
         config, tensors = json.loads((golden / "config.json").read_text()), load_file(golden / "model.safetensors")
         config["intermediate_size"] += 1  # 32, which has whole groups
         draw, whole = np.random.default_rng(2), {}
@@ -285,7 +287,7 @@ class Dense(ExportTest):
 
     def test_every_family_comes_back(self) -> None:
         """Fused matrices and norms that are stored plus one: the tensors of the folder, and its config but for the type."""
-        for folder in sorted(path.parent for path in (support.ROOT / "tests/golden").glob("*/model.safetensors")):
+        for folder in sorted(path.parent for path in (ROOT / "tests/golden").glob("*/model.safetensors")):
             with self.subTest(folder.name):
                 model = self.here / f"{folder.name}.h5"
                 self.result(run("import", "--from", folder, "--out", model, "--json"))
@@ -359,11 +361,12 @@ class Refusing(ExportTest):
 
 
 class Stopping(ExportTest):
-    def begin(self, form: str, out: Path) -> subprocess.Popen:
+    def begin(self, form: str, out: Path, **environment: Any) -> subprocess.Popen:
         process = subprocess.Popen([PVTUNE, "export", "--model", self.quantize("quip", code_bits=3), "--format", form,
                                     "--out", out, "--tokenizer-from", self.tiny, "--quiet"],
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.addCleanup(process.communicate)
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   env=os.environ | {name: str(value) for name, value in environment.items()})
+        self.addCleanup(process.wait)
         self.addCleanup(process.kill)
         return process
 
@@ -378,7 +381,7 @@ class Stopping(ExportTest):
                 process = self.begin(form, out)
                 time.sleep(chance.uniform(0, seconds))
                 process.kill()
-                process.communicate()
+                process.wait()
                 if out.exists():  # it was faster than the kill: all of it must be there
                     self.assertEqual(self.content(out), self.content(self.here / f"whole-{name}"))
                     shutil.rmtree(out) if out.is_dir() else out.unlink()
@@ -386,10 +389,46 @@ class Stopping(ExportTest):
             self.assertEqual(self.content(out), self.content(self.here / f"whole-{name}"))
             self.assertEqual(list(self.here.rglob("*.partial")), [])
 
+    def test_what_a_killed_run_started_harms_no_other(self) -> None:
+        scripts, started, go, ended = (self.here / name for name in ("scripts", "started", "go", "ended"))
+        scripts.mkdir()
+        shutil.copytree(ROOT / "scripts" / "lib", scripts / "lib")
+        shutil.copy(ROOT / "scripts" / "gguf_header.py", scripts / "real.py")
+        (scripts / "gguf_header.py").write_text(f"""
+import gguf, pathlib, runpy, time
+def late(*arguments, make=gguf.GGUFWriter):
+    pathlib.Path({str(started)!r}).touch()
+    end = time.monotonic() + 60
+    while not pathlib.Path({str(go)!r}).exists() and time.monotonic() < end: time.sleep(0.01)
+    return make(*arguments)
+gguf.GGUFWriter = late
+try: runpy.run_path({str(scripts / "real.py")!r}, run_name="__main__")
+finally: pathlib.Path({str(ended)!r}).touch()
+""")
+        out, whole = self.here / "x.gguf", self.here / "whole.gguf"
+        self.assertEqual(self.begin("gguf", whole).wait(), 0)
+        killed = self.begin("gguf", out, PVTUNE_SCRIPTS=scripts)
+        self.wait_for(started)
+        self.refused(run("export", "--model", self.tiny_model, "--format", "gguf", "--tokenizer-from", self.tiny,
+                         "--out", out, "--quiet"), "another run is writing it")
+        killed.kill()
+        killed.wait()
+        self.assertEqual(self.begin("gguf", out).wait(), 0)
+        go.touch()
+        self.wait_for(ended)
+        self.assertEqual(self.content(out), self.content(whole))
+        self.assertEqual(list(self.here.rglob("*.partial")), [])
+
+    def wait_for(self, path: Path) -> None:
+        end = time.monotonic() + 60
+        while not path.exists():
+            self.assertLess(time.monotonic(), end, path)
+            time.sleep(0.01)
+
     @staticmethod
-    def content(path: Path) -> dict[str, bytes]:
+    def content(path: Path) -> dict[str, str]:
         files = [path] if path.is_file() else sorted(path.iterdir())
-        return {"" if path.is_file() else file.name: file.read_bytes() for file in files}
+        return {file.name if path.is_dir() else "": hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
     def test_a_strange_partial_folder_is_left_alone(self) -> None:
         out = self.here / "out"
