@@ -9,7 +9,9 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
-JOBS ?= $(shell nproc)
+# One a core, with a GiB each.
+JOBS ?= $(shell awk -v cores=$$(nproc) '/^MemAvailable/ { jobs = int($$2 / 2^20); \
+    print jobs < 1 ? 1 : jobs < cores ? jobs : cores }' /proc/meminfo)
 
 VARIANT ?= release
 OUT := build/$(VARIANT)

@@ -13,8 +13,20 @@ apt_problem() {
 apt_get() {
     local sudo=()
     ((EUID == 0)) || sudo=(sudo)
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 "$@"
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive LC_ALL=C apt-get -q -o DPkg::Lock::Timeout=300 "$@"
+}
+
+# apt_update: the lists' lock, for which apt does not wait, is waited for too.
+apt_update() {
+    local said tries
+    for ((tries = 0; tries < 30; ++tries)); do
+        ((tries == 0)) || sleep 10
+        said=$(apt_get update 2>&1) && break
+        [[ $said == *"Could not get lock"* ]] || tries=30
+    done
+    echo "$said"
+    ((tries < 30))
 }
 
 # apt_install [FLAG...] PACKAGE...
-apt_install() { apt_get update && apt_get install -y "$@"; }
+apt_install() { apt_update && apt_get install -y "$@"; }

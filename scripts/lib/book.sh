@@ -18,7 +18,7 @@ get_book() {
     if ! (cd "$CACHE/deb" && apt-get -q download "$BOOK_PACKAGE") >/dev/null 2>&1; then
         problem=$(apt_problem "$BOOK_PACKAGE")
         [[ -z $problem ]] || { echo "$problem, or use --text FILE" >&2; return 2; }
-        (apt_get update && cd "$CACHE/deb" && apt-get -q download "$BOOK_PACKAGE") >/dev/null ||
+        (apt_update && cd "$CACHE/deb" && apt-get -q download "$BOOK_PACKAGE") >/dev/null ||
             { echo "the package $BOOK_PACKAGE could not be downloaded: use --text FILE" >&2; return 2; }
     fi
     deb=$(find "$CACHE/deb" -name '*.deb')

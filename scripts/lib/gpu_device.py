@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, Iterator, Optional
 
@@ -111,6 +112,10 @@ def _readings(what: str, milliseconds: int) -> Iterator[list[int]]:
         except OSError:
             yield seen
             return
+        # The first reading, so that a short body has one too: nvidia-smi takes its time to start.
+        deadline = time.monotonic() + 10
+        while not os.fstat(log.fileno()).st_size and watcher.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
         try:
             yield seen
         finally:

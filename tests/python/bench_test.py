@@ -28,7 +28,7 @@ class Bench(unittest.TestCase):
     def start(self, device: str, *arguments: Any, **environment: str) -> subprocess.CompletedProcess:
         threads = [] if "--threads" in arguments else ["--threads", "1"]
         command = [BINARIES[device], "bench", "--device", device, *threads, "--seconds", "0", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False,
+        return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False,
                               env={**os.environ, **environment})
 
     def succeed(self, device: str, *arguments: Any, **environment: str) -> tuple[str, dict[str, Any]]:

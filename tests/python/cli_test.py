@@ -485,6 +485,8 @@ class Limits(CommandLine):
             process.stderr.readline()  # the first matrix is done
             process.send_signal(signal.SIGINT)
             process.stderr.read()
+        if process.returncode == 0:
+            self.skipTest("a fast machine")
         self.assertEqual(process.returncode, 130)
         self.assertEqual(list(self.here.glob("out.h5*")), [])
 

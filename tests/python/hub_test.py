@@ -129,7 +129,7 @@ class Hub(PrepareTest):
         whole = self.folder / "cache/togethercomputer/RedPajama-Data-1T-Sample/arxiv_sample.jsonl"
         partial = whole.with_name(whole.name + ".partial")
         flags = ("--dataset", "redpajama", "--ctx", 16, "--cache", self.folder / "cache")
-        with mock.patch.object(download, "_PATIENCE", 0.1):
+        with mock.patch.object(download, "_PATIENCE", 1):
             with mock.patch.dict(os.environ, {"HF_ENDPOINT": self.serve(first=len(lines) // 2)}):
                 some = self.prepare(*flags, "--sequences", 20)
             self.assertEqual(some["sequences"], 20)

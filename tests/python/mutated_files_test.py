@@ -39,7 +39,7 @@ class MutatedFiles(unittest.TestCase):
         """Programs that do each forbidden thing."""
         for script, words in (("kill -SEGV $$", "status -11"), ("exit 1", "status 1"), ("exit 2", "no good line"),
                               ("echo 'pvtune: no' >&2; touch out.h5; exit 2", "left ['out.h5']"),
-                              ("touch out.h5 out.h5.partial", "left ['out.h5', 'out.h5.partial']"), ("sleep 5", "hangs"),
+                              ("touch out.h5 out.h5.partial", "left ['out.h5', 'out.h5.partial']"), ("exec sleep 60", "hangs"),
                               ("echo 'pvtune: no' >&2; exit 2", "")):
             with tempfile.TemporaryDirectory() as folder:
                 program = Path(folder) / "program"
@@ -50,7 +50,8 @@ class MutatedFiles(unittest.TestCase):
                 (good / "file").write_bytes(bytes(100))
                 (good / "out.h5.checkpoint").touch()
                 seeds = [mutated_files.Seed("file", "file", ["import", "--out", "out.h5"], [mutated_files.bytes_changed])]
-                with mock.patch.object(mutated_files, "PVTUNE", str(program)), mock.patch.object(mutated_files, "TIMEOUT", 1):
+                with mock.patch.object(mutated_files, "PVTUNE", str(program)), \
+                        mock.patch.object(mutated_files, "TIMEOUT", 1 if "sleep" in script else 60):
                     _, _, fault = mutated_files.run_one(good, seeds, 0, 0, Path(folder))
                 self.assertIn(words, fault, script)
                 self.assertEqual(bool(words), bool(fault), script)

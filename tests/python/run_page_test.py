@@ -17,7 +17,7 @@ from tiny_model import LAYERS, write_folder
 import svg  # noqa: E402  (scripts/lib, on the path through support)
 
 PVTUNE = os.environ.get("PVTUNE", str(ROOT / "build" / "pvtune"))
-BROWSER = os.environ.get("BROWSER") or shutil.which("chromium") or shutil.which("google-chrome")
+BROWSER = os.environ.get("PVTUNE_BROWSER") or shutil.which("chromium") or shutil.which("google-chrome")
 VOID = {"meta", "line", "rect", "circle", "polyline"}
 
 

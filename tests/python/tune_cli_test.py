@@ -34,7 +34,9 @@ class TuneTest(CommandLine):
     def begin(self, out: Path, *switches: str, **changes: Any) -> subprocess.Popen:
         """Start a run that goes on; its process is ended with the test."""
         process = subprocess.Popen([PVTUNE, *map(str, self.arguments(out, **changes)), *switches], text=True,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   # nohup has it ignored, which pvtune respects
+                                   preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
         self.addCleanup(process.communicate)
         self.addCleanup(process.kill)
         return process
@@ -261,7 +263,7 @@ class Stopping(TuneTest):
                 self.assertFalse(out.exists())
                 with h5py.File(str(out) + ".checkpoint") as checkpoint:
                     at = int(checkpoint.attrs["step"])
-                if at > 40:
+                if at > 36:  # no more checkpoint to come, which would take the place of one begun
                     self.skipTest("a fast machine")
                 result = self.resumed(out, steps=40, precision="bf16", checkpoint_every=2)
                 self.assertEqual(result["content_hash"], expected)

@@ -90,10 +90,13 @@ class Refusing(TuneTest):
         self.assertIn("has 43 sequences of --ctx 16", done.stderr)
 
     def test_the_remedy_for_too_little_memory(self) -> None:
+        def limit() -> None:
+            resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+
         for changes, remedy in (({"batch": 1 << 20, "micro_batch": 1, "activations": "recompute"}, "a smaller --batch"),
                                 ({"batch": 1 << 18, "micro_batch": 1 << 18}, "a smaller --micro-batch")):
             with self.subTest(remedy):
-                self.refused(self.tune(self.here / "out.h5", "--quiet", ctx=128, **changes), "needs", remedy)
+                self.refused(self.tune(self.here / "out.h5", "--quiet", preexec=limit, ctx=128, **changes), "needs", remedy)
 
     def test_context_beyond_the_positions(self) -> None:
         self.refuse("--ctx 129", "128", ctx=129)

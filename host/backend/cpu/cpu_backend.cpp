@@ -1,12 +1,12 @@
 #include "host/backend/backend.h"
 #include "host/backend/cpu/bf16_blocks.h"
+#include "host/backend/cpu/caches.h"
 #include "host/backend/cpu/cpu_ops.h"
 #include "host/backend/cpu/quant_ops.h"
 #include "host/common/memory.h"
 
 #include <omp.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -335,9 +335,8 @@ public:
     }
     std::int64_t memory_limit() const override { return available_memory(); }
     std::int64_t cache_bytes() const override {
-        constexpr std::int64_t assumed = 32 << 20;  // where the C library does not know
-        const std::int64_t found =
-            omp_get_max_threads() * sysconf(_SC_LEVEL2_CACHE_SIZE) + sysconf(_SC_LEVEL3_CACHE_SIZE);
+        constexpr std::int64_t assumed = 32 << 20;  // where the system does not say
+        const std::int64_t found = cpu::cache_bytes("/sys/devices/system/cpu");
         return found > 0 ? found : assumed;
     }
 
