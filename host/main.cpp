@@ -1,8 +1,10 @@
 #include "host/commands/commands.h"
 #include "io/error.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
@@ -64,9 +66,36 @@ void shorten_spinning(char** argv) {
     execv(std::filesystem::read_symlink("/proc/self/exe", ignored).c_str(), argv);
 }
 
+/// Signals that would end a run before it has saved its state show as failed writes instead: a reader of standard error
+/// that is gone (`| tee` dies of the same Ctrl-C), a file beyond `ulimit -f`.
+void ignore_signals_of_writes() {
+    for (const int signal : {SIGPIPE, SIGXFSZ}) std::signal(signal, SIG_IGN);
+}
+
+/// Tensors of safetensors files are read where they are mapped: pages that are gone are no failed read.
+void report_lost_pages() {
+    std::signal(SIGBUS, [](int) {
+        constexpr char text[] =
+            "\npvtune: an input file was cut short, or its disk failed, while it was read: run it again\n";
+        constexpr int status_user = 2;
+        [[maybe_unused]] const auto told = write(STDERR_FILENO, text, sizeof text - 1);
+        _exit(status_user);
+    });
+}
+
+/// A file that takes the place of a closed standard stream would get the messages.
+void open_standard_streams() {
+    for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+        if (fcntl(stream, F_GETFD) < 0) open("/dev/null", O_RDWR);
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+    open_standard_streams();
+    ignore_signals_of_writes();
+    report_lost_pages();
     shorten_spinning(argv);
     return pvtune::run_guarded(program, argc, argv);
 }

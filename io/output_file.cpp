@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <utility>
 
 namespace pvtune {
@@ -29,11 +30,9 @@ int open_partial(const std::string& path, const std::string& partial) {
         throw Error(path + ": is a folder: name a file inside it");
     const int descriptor = ::open(partial.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (descriptor < 0) fail_writing(path, errno);
-    struct stat opened {};
     // The other run may have renamed the file between our opening and locking it.
     const bool locked = ::flock(descriptor, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
-    if (!locked || ::fstat(descriptor, &opened) != 0 || ::stat(partial.c_str(), &status) != 0 ||
-        opened.st_ino != status.st_ino) {
+    if (!locked || !is_at(descriptor, partial)) {
         ::close(descriptor);
         throw Error(path + ": another run is writing it: wait for it or choose another name");
     }
@@ -43,6 +42,29 @@ int open_partial(const std::string& path, const std::string& partial) {
         fail_writing(path, error);
     }
     return descriptor;
+}
+
+bool is_at(int descriptor, const std::string& path) {
+    struct stat opened {};
+    struct stat named {};
+    return ::fstat(descriptor, &opened) == 0 && ::stat(path.c_str(), &named) == 0 && opened.st_ino == named.st_ino &&
+           opened.st_dev == named.st_dev;
+}
+
+void commit_partial(int descriptor, const std::string& path, const std::string& partial) {
+    if (::fsync(descriptor) != 0) fail_writing(path, errno);
+    if (!is_at(descriptor, partial))
+        throw Error(path + ": cannot be written: " + partial + " was removed or replaced meanwhile");
+    if (::rename(partial.c_str(), path.c_str()) != 0) fail_writing(path, errno);
+    sync_parent(path);
+}
+
+void sync_parent(const std::string& path) {
+    const std::string folder = std::filesystem::path(path).parent_path().string();
+    const int descriptor = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor < 0) return;
+    ::fsync(descriptor);  // some file systems cannot; that is not worth an error
+    ::close(descriptor);
 }
 
 OutputFile::OutputFile(const std::string& path, std::string shown) : shown_(std::move(shown)) {
@@ -75,12 +97,8 @@ std::int64_t OutputFile::size() const {
     return status.st_size;
 }
 
-void OutputFile::sync() {
-    if (::fsync(descriptor_) != 0) fail_writing(shown_, errno);
-}
-
 void OutputFile::finish() {
-    sync();
+    if (::fsync(descriptor_) != 0) fail_writing(shown_, errno);
     ::close(std::exchange(descriptor_, -1));
 }
 

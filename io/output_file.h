@@ -13,6 +13,16 @@ namespace pvtune {
 /// into each other's. Throws Error where another has it; the lock goes with the descriptor, which the caller closes.
 int open_partial(const std::string& path, const std::string& partial);
 
+/// Whether the file at `path` is this open one.
+bool is_at(int descriptor, const std::string& path);
+
+/// Syncs an open_partial(), which stays open, and renames it to `path`, the new name to the disk too. Throws Error,
+/// also where another file has the name `partial` by now.
+void commit_partial(int descriptor, const std::string& path, const std::string& partial);
+
+/// To the disk: the names in the folder of path.
+void sync_parent(const std::string& path);
+
 /// A file that is written at offsets, under a temporary name; errors name the one that it will get.
 class OutputFile {
 public:
@@ -27,8 +37,7 @@ public:
 
     void write(std::int64_t offset, std::span<const std::byte> data);
     std::int64_t size() const;
-    /// To the disk.
-    void sync();
+    int descriptor() const { return descriptor_; }
     /// To the disk, and closed.
     void finish();
 

@@ -1,6 +1,7 @@
 #include "io/safetensors.h"
 
 #include "io/error.h"
+#include "io/file_state.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -48,15 +49,18 @@ public:
             if (mapped == MAP_FAILED) fail_reading(descriptor);
             data_ = static_cast<const std::byte*>(mapped);
         }
-        ::close(descriptor);
+        descriptor_ = descriptor;
+        state_ = FileState(descriptor);
     }
     ~Mapping() {
+        ::close(descriptor_);
         if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
     }
     Mapping(const Mapping&) = delete;
     Mapping& operator=(const Mapping&) = delete;
 
     const std::string& path() const { return path_; }
+    void check_unchanged() const { state_.check_unchanged(descriptor_, path_); }
     const std::byte* data() const { return data_; }
     std::size_t size() const { return size_; }
     std::string_view text(std::size_t offset, std::size_t count) const {
@@ -73,6 +77,8 @@ private:
     std::string path_;
     const std::byte* data_ = nullptr;
     std::size_t size_ = 0;
+    int descriptor_ = -1;
+    FileState state_;
 };
 
 /// Parses an object, refusing what the parser alone would let pass: a name given twice and deep nesting.
@@ -304,6 +310,9 @@ std::vector<std::string> SafetensorsFolder::names() const {
 bool SafetensorsFolder::has(const std::string& name) const { return state_->tensors.contains(name); }
 const TensorInfo& SafetensorsFolder::info(const std::string& name) const { return state_->tensor(name).info; }
 const std::byte* SafetensorsFolder::data(const std::string& name) const { return state_->tensor(name).data; }
+void SafetensorsFolder::check_unchanged() const {
+    for (const auto& file : state_->files) file->check_unchanged();
+}
 const std::string& SafetensorsFolder::file_of(const std::string& name) const {
     return state_->tensor(name).file->path();
 }

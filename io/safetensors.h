@@ -25,6 +25,8 @@ public:
     const TensorInfo& info(const std::string& name) const;
     /// The tensor's bytes inside the mapping; may be unaligned for its dtype.
     const std::byte* data(const std::string& name) const;
+    /// Throws Error if a file was written to since it was opened: asked once all data() has been used.
+    void check_unchanged() const;
     /// The file that holds the tensor, for error messages.
     const std::string& file_of(const std::string& name) const;
 

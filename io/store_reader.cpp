@@ -1,4 +1,5 @@
 #include "io/error.h"
+#include "io/file_state.h"
 #include "io/store_catalog.h"
 
 #include <fcntl.h>
@@ -72,6 +73,10 @@ struct StoreReader::State {
     hdf5::Id open_dataset;
     std::int64_t open_run = 0, open_line = 0;  ///< see find_runs()
     bool verified = false;
+    FileState begun;
+
+    /// Sums of chunks do not tell a store from another of the same shapes.
+    void check_unchanged() const { begun.check_unchanged(raw.descriptor, path); }
 
     const catalog::Object& object(const std::string& name) const {
         const auto found = objects.find(catalog::absolute(name));
@@ -246,6 +251,7 @@ StoreReader::StoreReader(std::string path, const std::string& kind) : state_(std
     State& state = *state_;
     state.path = std::move(path);
     open_file(state.path, state.raw);
+    state.begun = FileState(state.raw.descriptor);
     const auto access = hdf5::access_through(state.raw);
     state.file = hdf5::Id(H5Fopen(state.path.c_str(), H5F_ACC_RDONLY, access.get()), H5Fclose);
     if (!state.file) catalog::fail_reading(state.path, state.raw, "file header");
@@ -316,16 +322,19 @@ void StoreReader::read(const std::string& dataset, void* data, std::int64_t byte
                     catalog::to_text(found.shape) + " (" + std::to_string(found.bytes()) + " bytes), expected " +
                     std::to_string(bytes) + " bytes: check that it was made for this model, or make it again");
     state_->read(dataset, data);
+    state_->check_unchanged();
 }
 
 void StoreReader::read_rows(const std::string& dataset, std::int64_t first, std::int64_t count, void* data) const {
     const hdf5::Session session;
     state_->read_rows(dataset, first, count, data);
+    state_->check_unchanged();
 }
 
 void StoreReader::verify() const {
     const hdf5::Session session;
     state_->verify();
+    state_->check_unchanged();
 }
 
 std::string store_kind(const std::string& path) { return StoreReader(path, "").text("/", "kind"); }

@@ -17,11 +17,6 @@ namespace {
 
 constexpr std::int64_t chunk_target_bytes = std::int64_t{1} << 20;
 
-std::string folder_of(const std::string& path) {
-    const auto folder = std::filesystem::path(path).parent_path();
-    return folder.empty() ? "." : folder.string();
-}
-
 /// Chunks of about a mebibyte along the leading dimensions, evened out so that the last one is not mostly padding.
 std::vector<hsize_t> chunk_shape(const TensorInfo& info) {
     std::vector<hsize_t> chunk(info.shape.size());
@@ -74,7 +69,7 @@ struct StoreWriter::State {
         if (raw.error == 0) raw.error = ECANCELED;  // the driver drops what HDF5 still has to write
         file.reset();
         hdf5::take_message();
-        ::unlink(partial.c_str());
+        if (is_at(raw.descriptor, partial)) ::unlink(partial.c_str());
     }
 
     std::string usable(const std::string& object) const {
@@ -228,18 +223,14 @@ std::string StoreWriter::commit() {
     set_text("/", "content_hash", hash);
     state.check(H5Fflush(state.file.get(), H5F_SCOPE_GLOBAL) >= 0);
     state.check(state.file.reset());
-    if (::fsync(state.raw.descriptor) != 0 || ::rename(state.partial.c_str(), state.path.c_str()) != 0) {
-        state.raw.error = errno;
-        state.check(false);
+    try {
+        commit_partial(state.raw.descriptor, state.path, state.partial);
+    } catch (const Error&) {
+        state.give_up();
+        throw;
     }
     state.finished = true;
     ::close(std::exchange(state.raw.descriptor, -1));  // with its lock, which would keep HDF5's readers out
-    // The rename itself must reach the disk; some file systems cannot sync a folder, which is not worth an error.
-    const int folder = ::open(folder_of(state.path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (folder >= 0) {
-        ::fsync(folder);
-        ::close(folder);
-    }
     return hash;
 }
 

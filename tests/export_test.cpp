@@ -1,8 +1,8 @@
 // Files of an export: safetensors as our own reader, which checks them in full, and others want them; folders that
 // appear whole or not at all.
-#include "host/export/partial_file.h"
 #include "host/export/partial_folder.h"
 #include "host/model/aqlm_checkpoint.h"
+#include "io/partial_file.h"
 #include "io/safetensors.h"
 #include "io/safetensors_writer.h"
 #include "tests/files.h"
@@ -119,6 +119,14 @@ TEST(PartialFile, AppearsWhole) {
         write_file(out + ".partial", "another's");  // it may begin as soon as the name is free
     }
     EXPECT_EQ(read_file(out), text);
+    fs::remove(out);
+    {
+        PartialFile partial(out + ".2");
+        fs::rename(out + ".partial", out + ".2.partial");  // by somebody who took ours for a leftover
+        EXPECT_ERROR(partial.commit(), out, "was removed or replaced");
+    }
+    EXPECT_FALSE(fs::exists(out + ".2"));
+    fs::rename(out + ".2.partial", out + ".partial");
     EXPECT_EQ(read_file(out + ".partial"), "another's");
     EXPECT_ERROR(PartialFile{folder.file("none") + "/x"}, "none/x", "make the folder first");
     EXPECT_ERROR(PartialFile{folder.path()}, folder.path(), "is a folder");

@@ -269,6 +269,29 @@ TEST_F(StoreFailure, AnAbandonedWriterLeavesTheOldFile) {
     EXPECT_LT(std::filesystem::file_size(path), 100'000U);
 }
 
+TEST_F(StoreFailure, ACommitTakesNoOtherFile) {
+    StoreWriter writer(path, "weights", "test");
+    writer.write("a", DType::u8, {3}, "abc");
+    std::filesystem::remove(path + ".partial");
+    write_file(path + ".partial", "another's");
+    EXPECT_ERROR(writer.commit(), path, "was removed or replaced");
+    EXPECT_EQ(read_file(path + ".partial"), "another's");
+    EXPECT_FALSE(std::filesystem::exists(path));
+}
+
+TEST_F(StoreFailure, AFileWrittenToWhileItIsRead) {
+    testing::write_sample_store(path);
+    const std::string content = read_file(path);
+    const StoreReader reader(path, "weights");
+    const std::string other = folder.file("other");
+    write_file(other, content);
+    std::filesystem::rename(other, path);  // in its place: what is open stays as it was
+    reader.verify();
+    const StoreReader again(path, "weights");
+    std::filesystem::last_write_time(path, std::filesystem::last_write_time(path) + std::chrono::seconds(1));
+    EXPECT_ERROR(again.verify(), path, "was written to while it was read");
+}
+
 TEST_F(StoreFailure, PlacesThatCannotBeWritten) {
     EXPECT_ERROR(StoreWriter(folder.path(), "weights", ""), folder.path(), "is a folder");
     const auto missing = folder.file("no/store.h5");

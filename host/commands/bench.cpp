@@ -9,12 +9,11 @@
 #include "host/common/progress.h"
 #include "host/common/run_log.h"
 #include "host/common/text.h"
+#include "host/common/text_file.h"
 #include "io/error.h"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -76,16 +75,9 @@ void print_list(const std::vector<PlannedEntry>& planned) {
 }
 
 void write_json(const std::string& path, const nlohmann::ordered_json& json) {
-    const std::string partial = path + ".partial";
-    std::ofstream file(partial, std::ios::trunc);
-    file << json.dump(1) << "\n";
-    file.close();
-    if (!file) {
-        std::error_code ignored;
-        std::filesystem::remove(partial, ignored);
-        throw Error("--out " + path + ": cannot be written: check the path and free some space");
-    }
-    std::filesystem::rename(partial, path);
+    TextFile file(path);
+    file.write(json.dump(1) + "\n");
+    file.commit();
 }
 
 BenchResult measure(const PlannedEntry& planned, Operands& operands, Tensor flush, std::int64_t room, double seconds) {
@@ -129,6 +121,8 @@ void print_fingerprints(const CommonOptions& common, Backend& backend, const std
 
 void run(const CommonOptions& common, const BenchOptions& options) {
     constexpr std::int64_t result_bytes = 1 << 20;
+    check_outputs(options.out, common.log, {});
+    check_outputs("", common.log, {{"--compare", options.compare}});
     const EarlierRun earlier = options.compare.empty() ? EarlierRun{} : read_earlier_run(options.compare);
     const EarlierRun* compared = options.compare.empty() ? nullptr : &earlier;
     if (!options.out.empty()) {

@@ -129,7 +129,7 @@ void run(const CommonOptions& common, const GenerateOptions& options) {
     const auto backend = make_backend(common, common.dry_run);
     const StoreReader store(options.model, "weights");
     const ModelConfig config = read_config(store);
-    check_no_input("--log", common.log, {{"--tokenizer", options.tokenizer}, {"--prompt-file", options.prompt_file}});
+    check_outputs("", common.log, {{"--tokenizer", options.tokenizer}, {"--prompt-file", options.prompt_file}});
     TokenizerProcess tokenizer(options.tokenizer);
     const std::vector<std::uint32_t> prompt = encode_prompt(tokenizer, options, config);
     std::vector<std::uint32_t> read = prompt;

@@ -32,6 +32,7 @@ void run(const CommonOptions& common, const ImportOptions& options) {
     plan.bytes_read = found.bytes;
     plan.bytes_written = found.bytes;
     if (common.dry_run) return print_plan(*backend, plan, common.json);
+    check_outputs(options.out, common.log, files_in_folder("--from", options.from));
     check_replaces_model(options.out);
     check_fits(*backend, plan, "close other programs or use a machine with more");
     check_disk(options.out, found.bytes);

@@ -228,7 +228,7 @@ void run(const CommonOptions& common, QuantizeOptions options, const CLI::App& c
     options.calibrate.precision = common.compute_type();
     options.calibrate.dense_targets = options.targets == "model";
     options.calibrate.activation_memory = options.activation_mebibytes << 20;
-    check_no_input("--out", options.out, {{"--model", options.model}, {"--calibrate", options.tokens}});
+    check_outputs(options.out, common.log, {{"--model", options.model}, {"--calibrate", options.tokens}});
     check_replaces_model(options.out);
     const auto backend = make_backend(common, common.dry_run);
     const StoreReader model(options.model, "weights");

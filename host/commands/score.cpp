@@ -87,9 +87,8 @@ void run(const CommonOptions& common, const ScoreOptions& options) {
         throw Error("--ctx " + std::to_string(ctx) + ": " + options.model + " has " +
                     std::to_string(config.max_positions) + " positions: use a smaller one");
     }
-    const auto inputs = {std::pair{"--requests", options.requests}, {"--tokenizer", options.tokenizer}};
-    check_no_input("--out", options.out, inputs);
-    check_no_input("--log", common.log, inputs);
+    check_outputs(options.out, common.log,
+                  {{"--model", options.model}, {"--requests", options.requests}, {"--tokenizer", options.tokenizer}});
     check_replaces_json("--out", options.out);
     const ScoreFile file =
         read_score_requests(options.requests, options.tokenizer, config, ctx, begin_token(config, options.bos));

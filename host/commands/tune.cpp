@@ -13,6 +13,7 @@
 #include "host/tune/batches.h"
 #include "host/tune/tuner.h"
 #include "io/error.h"
+#include "io/partial_file.h"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -21,6 +22,7 @@
 #include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 namespace pvtune {
 
@@ -281,8 +283,8 @@ void run(const CommonOptions& common, TuneOptions options, const CLI::App& comma
     options.settings.train_dense = options.train_dense == "on";
     options.settings.seed = common.seed;
     check_settings(options.settings);
-    check_no_input("--out", options.out,
-                   {{"--model", options.model}, {"--teacher", options.teacher}, {"--tokens", options.tokens}});
+    check_outputs(options.out, common.log,
+                  {{"--model", options.model}, {"--teacher", options.teacher}, {"--tokens", options.tokens}});
     check_replaces_model(options.out);
     const std::int64_t together = options.settings.sequences_together();
     if (options.settings.micro_batch > 0 &&
@@ -319,6 +321,8 @@ void run(const CommonOptions& common, TuneOptions options, const CLI::App& comma
     }
     if (common.dry_run) return print_plan(*backend, plan, common.json);
 
+    // Held to the end, so that two runs with one output do not take each other's checkpoints.
+    std::optional<PartialFile> held(options.out);
     std::unique_ptr<StoreReader> checkpoint;
     if (options.resume) {
         if (std::filesystem::exists(options.checkpoint())) {
@@ -351,6 +355,7 @@ void run(const CommonOptions& common, TuneOptions options, const CLI::App& comma
         tuner.save_checkpoint(options.checkpoint(), common.command_line, source_of(common, inputs));
     };
     std::string hash;
+    held.reset();
     try {
         hash = tuner.save_model(options.out, common.command_line, inputs.student);
     } catch (const Error& error) {

@@ -9,12 +9,32 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 
 namespace pvtune {
+
+namespace {
+
+/// What a run adds to the name of its output while it goes on; the longest is the last.
+constexpr std::array written_suffixes{"", ".partial", ".checkpoint", ".checkpoint.partial"};
+
+/// Throws Error where a rename could not, or should not, take the place of what is at path.
+void check_replaceable(const std::string& path, const std::string& folder) {
+    struct stat there {};
+    struct stat around {};
+    if (::stat(path.c_str(), &there) != 0 || ::stat(folder.c_str(), &around) != 0) return;
+    if (!S_ISREG(there.st_mode))
+        throw Error(path + ": is no regular file, and the result would take its place: name another");
+    const uid_t user = geteuid();
+    if ((around.st_mode & S_ISVTX) != 0 && user != 0 && user != there.st_uid && user != around.st_uid)
+        throw Error(path + ": is another user's, whose place no file can take in this folder: name another");
+}
+
+}  // namespace
 
 std::string check_folder(const std::string& path) {
     namespace fs = std::filesystem;
@@ -26,6 +46,10 @@ std::string check_folder(const std::string& path) {
     if (access(folder.c_str(), W_OK | X_OK) != 0) {
         throw Error(path + ": the folder cannot be written (" + std::strerror(errno) + "): check its permissions");
     }
+    const auto longest = static_cast<std::size_t>(pathconf(folder.c_str(), _PC_NAME_MAX));  // all bits: no limit
+    if (fs::path(path).filename().string().size() + std::strlen(written_suffixes.back()) > longest)
+        throw Error(path + ": the name is too long, with what it gets while it is written: choose a shorter one");
+    check_replaceable(path, folder);
     return folder;
 }
 
@@ -51,13 +75,30 @@ void check_disk(const std::string& path, std::int64_t bytes, std::int64_t files)
     }
 }
 
-void check_no_input(const char* flag, const std::string& path,
-                    std::initializer_list<std::pair<const char*, std::string>> inputs) {
+NamedFiles files_in_folder(const char* flag, const std::string& folder) {
+    NamedFiles files;
     std::error_code none;
-    for (const auto& [name, input] : inputs) {
-        if (std::filesystem::equivalent(path, input, none)) {
-            throw Error(std::string(flag) + " " + path + ": is the file of " + name + ": name another");
+    for (const auto& entry : std::filesystem::directory_iterator(folder, none))
+        files.emplace_back(flag, entry.path().string());
+    return files;
+}
+
+void check_outputs(const std::string& out, const std::string& log, const NamedFiles& inputs) {
+    namespace fs = std::filesystem;
+    std::error_code none;
+    const auto refuse = [&](const std::string& flag, const std::string& written) {
+        for (const auto& [name, input] : inputs) {
+            if (!fs::equivalent(written, input, none)) continue;
+            throw Error(flag + ": " + written + " is the file of " + name + ": name another");
         }
+    };
+    if (!log.empty()) refuse("--log", log);
+    if (out.empty()) return;
+    for (const char* suffix : written_suffixes) {
+        const std::string written = out + suffix;
+        refuse("--out", written);
+        if (!log.empty() && fs::weakly_canonical(log, none) == fs::weakly_canonical(written, none))
+            throw Error("--log " + log + ": is a file of --out: name another");
     }
 }
 

@@ -1,13 +1,14 @@
 #pragma once
 
 #include <cstdint>
-#include <initializer_list>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace pvtune {
 
-/// Throws Error unless a file can be made at path; returns the folder that it goes to.
+/// Throws Error unless a file can be made at path, or take the place of the one there; returns the folder that it goes
+/// to.
 std::string check_folder(const std::string& path);
 
 /// Throws Error unless `bytes` more can be written to path (less than 0: files that go give more than is needed): its
@@ -15,9 +16,15 @@ std::string check_folder(const std::string& path);
 /// sizes, if they go to `files` of about the same size. Asked before any work starts.
 void check_disk(const std::string& path, std::int64_t bytes, std::int64_t files = 1);
 
-/// Throws Error if path, of `flag`, is one of the files that these flags name: the output would take an input's place.
-void check_no_input(const char* flag, const std::string& path,
-                    std::initializer_list<std::pair<const char*, std::string>> inputs);
+/// Flags with their files.
+using NamedFiles = std::vector<std::pair<const char*, std::string>>;
+
+/// All files of a folder that a flag names.
+NamedFiles files_in_folder(const char* flag, const std::string& folder);
+
+/// Throws Error if what a run writes (`out` under the names that it has meanwhile, `log`; empty: none) would take the
+/// place of one of its inputs, or the log that of `out`.
+void check_outputs(const std::string& out, const std::string& log, const NamedFiles& inputs);
 
 /// Throws Error if path, of `flag`, is a file that does not begin like JSON: something else would be lost.
 void check_replaces_json(const char* flag, const std::string& path);

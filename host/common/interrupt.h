@@ -5,8 +5,8 @@
 
 namespace pvtune {
 
-/// From here on SIGINT, SIGTERM and SIGHUP (unless it is ignored) say so on standard error and set a flag; a second one
-/// ends the process at once.
+/// From here on SIGINT, SIGTERM and SIGHUP (unless it is ignored) say so on standard error and set a flag; a SIGINT
+/// after that ends the process at once.
 void watch_interrupts();
 
 /// Whether one came.

@@ -1,31 +1,26 @@
 #pragma once
 
-#include <cstdio>
-#include <memory>
+#include "io/partial_file.h"
+
+#include <cstdint>
 #include <string>
 
 namespace pvtune {
 
-/// A text file that is written whole or not at all: to `path.partial`, which commit() syncs and renames and the
-/// destructor otherwise removes. Throws Error naming the path.
+/// A PartialFile of text, written in large pieces.
 class TextFile {
 public:
-    explicit TextFile(std::string path);
-    ~TextFile();
-    TextFile(const TextFile&) = delete;
-    TextFile& operator=(const TextFile&) = delete;
+    explicit TextFile(std::string path) : file_(std::move(path)) {}
 
     void write(const std::string& text);
     void commit();
 
 private:
-    [[noreturn]] void fail(int error);
+    void flush();
 
-    struct Close {
-        void operator()(std::FILE* file) const { std::fclose(file); }
-    };
-    std::string path_, partial_;
-    std::unique_ptr<std::FILE, Close> file_;
+    PartialFile file_;
+    std::string buffer_;
+    std::int64_t offset_ = 0;
 };
 
 }  // namespace pvtune

@@ -39,7 +39,6 @@ TokenizerProcess::TokenizerProcess(const std::string& tokenizer) : tokenizer_(to
     const std::string python = python_program();
     const std::string script = python_script("tokenizer_bridge.py");
 
-    std::signal(SIGPIPE, SIG_IGN);  // a bridge that ended shows as a failed write
     const Pipe request = make_pipe();
     const Pipe reply = make_pipe();
     const Pipe error = make_pipe();

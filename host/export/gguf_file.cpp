@@ -1,6 +1,7 @@
 #include "host/common/python.h"
 #include "host/export/export_model.h"
-#include "host/export/partial_file.h"
+#include "host/export/partial_folder.h"
+#include "io/partial_file.h"
 
 #include <nlohmann/json.hpp>
 
@@ -120,6 +121,7 @@ ExportResult write_gguf(const ExportJob& job, const ExportPlan& plan,
         progress(tensor.source.name);
     }
     result.bytes = file.size();
+    check_free(job.out, false);
     partial.commit();
     return result;
 }

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <utility>
@@ -24,11 +25,14 @@ std::string without_slash(std::string path) {
     return path;
 }
 
-void sync_folder(const std::string& path) {
-    const int folder = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (folder < 0) return;
-    ::fsync(folder);  // some file systems cannot; that is not worth an error
-    ::close(folder);
+/// An empty folder at `path` must be one that a rename can replace, which no mount point and no "." is: that shows here
+/// before any work.
+void check_replaceable(const std::string& path) {
+    struct stat status {};
+    if (::stat(path.c_str(), &status) != 0) return;
+    if (::rmdir(path.c_str()) == 0 && ::mkdir(path.c_str(), status.st_mode) == 0) return;
+    if (errno == ENOTEMPTY || errno == EEXIST) check_free(path, true);
+    throw Error(path + ": is a folder that cannot be replaced (" + std::strerror(errno) + "): name one inside it");
 }
 
 }  // namespace
@@ -40,18 +44,18 @@ void check_free(const std::string& path, bool folder) {
     throw Error(path + ": is there already: remove it or choose another --out");
 }
 
-void sync_parent(const std::string& path) {
-    const fs::path parent = fs::path(path).parent_path();
-    sync_folder(parent.empty() ? "." : parent.string());
-}
-
 PartialFolder::PartialFolder(std::string path) : path_(without_slash(std::move(path))), partial_(path_ + ".partial") {
+    check_replaceable(path_);
     if (::mkdir(partial_.c_str(), 0777) != 0 && errno != EEXIST) fail_writing(path_, errno);
     descriptor_ = ::open(partial_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (descriptor_ < 0) fail_writing(partial_, errno);
     if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
         ::close(std::exchange(descriptor_, -1));
         throw Error(path_ + ": another run is writing it: wait for it or choose another --out");
+    }
+    if (!is_at(descriptor_, partial_)) {  // renamed or removed by one that ended between our opening and locking it
+        ::close(std::exchange(descriptor_, -1));
+        throw Error(path_ + ": another run was writing it: try again");
     }
     for (const fs::directory_entry& entry : fs::directory_iterator(partial_)) {
         if (entry.is_regular_file()) {

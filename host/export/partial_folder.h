@@ -28,7 +28,4 @@ private:
     int descriptor_ = -1;
 };
 
-/// To the disk: the names in the folder of path.
-void sync_parent(const std::string& path);
-
 }  // namespace pvtune

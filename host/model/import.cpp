@@ -200,6 +200,7 @@ ImportResult import_model(const std::string& path, const std::string& out, const
             progress(part.name, stored.elements());
         }
     }
+    folder.check_unchanged();
     result.content_hash = store.commit();
     return result;
 }

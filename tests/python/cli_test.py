@@ -445,9 +445,13 @@ class Limits(CommandLine):
             file["weights"] = [1.0]
         evaluate = ("eval", "--model", model, "--tokens", self.tokens, "--ctx", 64)
         quantize = ("quantize", "--model", model, "--out")
-        for path, *command in ((weights, "import", "--from", self.hf, "--out", weights),
-                               (text, *quantize, text), (foreign, *quantize, foreign),
-                               (model, *evaluate, "--log", model), (text, *evaluate, "--log", text)):
+        content = weights.read_bytes()
+        self.refused(run("import", "--from", self.hf, "--out", weights, "--quiet"), str(weights), "is the file of --from")
+        self.assertEqual(weights.read_bytes(), content)
+        copied = self.here / "copied.safetensors"
+        copied.write_bytes(content)
+        for path, *command in ((copied, "import", "--from", self.hf, "--out", copied), (text, *quantize, text),
+                               (foreign, *quantize, foreign), (model, *evaluate, "--log", model), (text, *evaluate, "--log", text)):
             content = path.read_bytes()
             self.refused(run(*command, "--quiet"), str(path), "did not write")
             self.assertEqual(path.read_bytes(), content)

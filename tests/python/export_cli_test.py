@@ -61,6 +61,12 @@ def raw_tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
                    data[8 + length:][slice(*entry["data_offsets"])]) for name, entry in header.items()}
 
 
+def content(path: Path) -> dict[str, str]:
+    """The files that were written, by their hashes: a difference is short."""
+    files = [path] if path.is_file() else sorted(path.iterdir())
+    return {file.name if path.is_dir() else "": hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
 class ExportTest(CommandLine):
     """Quantised files of a model, made once a class."""
 
@@ -360,6 +366,24 @@ class Refusing(ExportTest):
                              "--out", out, "--quiet", preexec=limit), "limit", nothing_at=out)
 
 
+    def test_a_folder_that_nothing_can_take_the_place_of(self) -> None:
+        out = self.here / "out"
+        out.mkdir(mode=0o750)
+        done = run("export", "--model", self.tiny_model, "--format", "hf-dense", "--out", f"{out}/.", "--quiet")
+        self.refused(done, "cannot be replaced", "name one inside it")
+        self.assertEqual((list(out.iterdir()), out.stat().st_mode & 0o777), ([], 0o750))
+        self.assertEqual([path.name for path in self.here.iterdir()], ["out"])
+
+    def test_closed_streams_are_no_outputs(self) -> None:
+        for form, name in (("hf-dense", "out"), ("gguf", "x.gguf")):
+            whole = self.export(self.tiny_model, form, "--tokenizer-from", self.tiny, out=self.here / f"whole-{name}")
+            out = self.here / name
+            closing = 'exec "$@" <&- >&- 2>&-'
+            subprocess.run(["bash", "-c", closing, "bash", PVTUNE, "export", "--model", self.tiny_model, "--format", form,
+                            "--tokenizer-from", self.tiny, "--out", out], check=True)
+            self.assertEqual(content(out), content(whole))
+
+
 class Stopping(ExportTest):
     def begin(self, form: str, out: Path, **environment: Any) -> subprocess.Popen:
         process = subprocess.Popen([PVTUNE, "export", "--model", self.quantize("quip", code_bits=3), "--format", form,
@@ -383,13 +407,13 @@ class Stopping(ExportTest):
                 process.kill()
                 process.wait()
                 if out.exists():  # it was faster than the kill: all of it must be there
-                    self.assertEqual(self.content(out), self.content(self.here / f"whole-{name}"))
+                    self.assertEqual(content(out), content(self.here / f"whole-{name}"))
                     shutil.rmtree(out) if out.is_dir() else out.unlink()
             # A script that was being started when the last one was killed has its lock for a moment.
             end = time.monotonic() + 60
             while self.begin(form, out).wait() == 2 and time.monotonic() < end:
                 time.sleep(0.1)
-            self.assertEqual(self.content(out), self.content(self.here / f"whole-{name}"))
+            self.assertEqual(content(out), content(self.here / f"whole-{name}"))
             self.assertEqual(list(self.here.rglob("*.partial")), [])
 
     def test_what_a_killed_run_started_harms_no_other(self) -> None:
@@ -419,7 +443,7 @@ finally: pathlib.Path({str(ended)!r}).touch()
         self.assertEqual(self.begin("gguf", out).wait(), 0)
         go.touch()
         self.wait_for(ended)
-        self.assertEqual(self.content(out), self.content(whole))
+        self.assertEqual(content(out), content(whole))
         self.assertEqual(list(self.here.rglob("*.partial")), [])
 
     def wait_for(self, path: Path) -> None:
@@ -427,11 +451,6 @@ finally: pathlib.Path({str(ended)!r}).touch()
         while not path.exists():
             self.assertLess(time.monotonic(), end, path)
             time.sleep(0.01)
-
-    @staticmethod
-    def content(path: Path) -> dict[str, str]:
-        files = [path] if path.is_file() else sorted(path.iterdir())
-        return {file.name if path.is_dir() else "": hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
     def test_a_strange_partial_folder_is_left_alone(self) -> None:
         out = self.here / "out"

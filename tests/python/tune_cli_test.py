@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -247,6 +248,51 @@ class Stopping(TuneTest):
                 self.assertEqual(self.files_of(out), [out.name])
                 steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
                 self.assertEqual(steps, list(range(1, done + 10)))
+
+    def test_a_reader_that_is_gone_costs_no_state(self) -> None:
+        """`pvtune tune 2>&1 | tee run.txt`, where Ctrl-C ends tee as well."""
+        out, log = self.here / "out.h5", self.here / "log.jsonl"
+        process = self.begin(out, steps=100_000, log=log)
+        self.wait_for(log, 5, process)
+        process.stdout.close()
+        process.stderr.close()
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(timeout=120), 130)
+        self.assertEqual(self.files_of(out), [out.name + ".checkpoint"])
+
+    def test_a_terminal_that_says_twice_that_it_closes(self) -> None:
+        out, log = self.here / "out.h5", self.here / "log.jsonl"
+        process = self.begin(out, steps=100_000, log=log)
+        self.wait_for(log, 5, process)
+        for sent in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+            process.send_signal(sent)
+        _, errors = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 130, errors)
+        self.assertEqual(self.files_of(out), [out.name + ".checkpoint"])
+
+    def test_a_log_beyond_the_limit_of_files_costs_no_state(self) -> None:
+        def limit() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+        out, log = self.here / "out.h5", self.here / "log.jsonl"
+        log.write_text("{}" + " " * ((1 << 20) - 1000) + "\n")
+        done = self.tune(out, "--quiet", "--resume", steps=100, log=log, preexec=limit)
+        self.refused(done, str(log), "File too large", "--resume")
+        self.assertEqual(self.files_of(out), [out.name + ".checkpoint"])
+
+    def test_two_runs_with_one_output(self) -> None:
+        out, log = self.here / "out.h5", self.here / "log.jsonl"
+        process = self.begin(out, steps=100_000, log=log, checkpoint_every=2)
+        self.wait_for(log, 5, process)
+        self.refused(self.tune(out, "--quiet", steps=1), str(out), "another run is writing it")
+        self.refused(self.tune(self.here / "other.h5", "--quiet", steps=1, log=log), str(log), "another run is writing it",
+                     nothing_at=self.here / "other.h5")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 130, errors)
+        steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+        self.assertEqual(steps, list(range(1, len(steps) + 1)))
+        self.assertEqual(self.files_of(out), [out.name + ".checkpoint"])
 
     def test_kill_and_resume(self) -> None:
         expected = self.uninterrupted(steps=40, precision="bf16")

@@ -1,6 +1,5 @@
 """Inputs and flags that `pvtune tune` refuses or warns of, full disks, and plans."""
 
-import fcntl
 import resource
 import shutil
 import signal
@@ -200,12 +199,17 @@ class Refusing(TuneTest):
         self.assertEqual(resumed, straight)
 
     def test_a_model_that_cannot_be_written_keeps_the_state(self) -> None:
-        out = self.here / "out.h5"
-        with open(f"{out}.partial", "w", encoding="utf-8") as partial:
-            fcntl.flock(partial, fcntl.LOCK_EX)  # as another run would hold it
-            self.refused(self.tune(out, "--quiet", steps=4), "another run is writing it", f"{out}.checkpoint", "--resume")
-        resumed = self.result(self.tune(out, "--json", "--resume", steps=4))["content_hash"]
-        self.assertEqual(resumed, self.result(self.tune(self.here / "straight.h5", "--json", steps=4))["content_hash"])
+        out, log = self.here / "out.h5", self.here / "log.jsonl"
+        process = self.begin(out, "--quiet", steps=100, log=log)
+        self.wait_for(log, 1, process)
+        out.mkdir()  # where the model shall be
+        _, errors = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 2, errors)
+        for words in ("is a folder", f"{out}.checkpoint", "--resume"):
+            self.assertIn(words, errors)
+        out.rmdir()
+        resumed = self.result(self.tune(out, "--json", "--resume", steps=100))["content_hash"]
+        self.assertEqual(resumed, self.result(self.tune(self.here / "straight.h5", "--json", steps=100))["content_hash"])
 
     def test_norms_are_kept_in_32_bits(self) -> None:
         """A step moves them by less than 16 bits tell apart."""
