@@ -176,8 +176,7 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
         files = [[path.name, path.stat().st_size] for path in arguments.source]
     settings = {"files": files, "tokenizer": digest, "field": arguments.field, "newlines": arguments.newlines,
                 "join": arguments.join, "document_end": arguments.document_end, "documents": arguments.documents}
-    with contextlib.closing(TokenWork(arguments.out.with_name(arguments.out.name + ".preparing"), settings,
-                                      arguments.resume)) as work:
+    with contextlib.closing(TokenWork(arguments.out, settings, arguments.resume)) as work:
         return make_store(arguments, work, excluded, sources, (tokenizer, digest, end))
 
 

@@ -1,9 +1,10 @@
 """Files that are written whole or not at all: to `name.partial`, synced, renamed."""
 
 import contextlib
+import fcntl
 import os
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Optional
 
 from errors import Error
 
@@ -37,6 +38,38 @@ def write_text(path: Path, text: str) -> None:
     """Write a whole text file as UTF-8."""
     with replaced(path) as partial:
         partial.write_bytes(text.encode("utf-8"))
+
+
+def lock(path: Path) -> Optional[int]:
+    """A descriptor of the file, made if it is missing, that no other run gets before it is closed; None where one has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    free = True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        free = False
+    except OSError:
+        pass  # a file system without locks
+    # The other run may have renamed or removed the file between our opening and locking it.
+    if free and is_at(descriptor, path):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether the path still names the open file."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def remove_own(descriptor: int, path: Path) -> None:
+    """Remove the open file, but no other one that has taken its name."""
+    with contextlib.suppress(OSError):
+        if is_at(descriptor, path):
+            path.unlink()
 
 
 def _umask() -> int:

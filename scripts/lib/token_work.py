@@ -3,6 +3,7 @@
 Both files only grow, and state.json is replaced after every batch; a run that was killed goes on behind the last state.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,26 +12,34 @@ from pathlib import Path
 from typing import Any, Iterator
 
 from errors import Error
+from files import lock, remove_own
 
 _TOKENS, _ENDS = "tokens.bin", "ends.bin"
 _TOKEN_BYTES, _END_BYTES = 4, 8
 
 
 class TokenWork:
-    """The folder; settings tell one run from another."""
+    """The folder OUT.preparing, this run's alone until it is closed; settings tell one run from another."""
 
-    def __init__(self, folder: Path, settings: dict[str, Any], resume: bool) -> None:
-        self.folder = folder
+    def __init__(self, out: Path, settings: dict[str, Any], resume: bool) -> None:
+        self.folder = out.with_name(out.name + ".preparing")
         self.state: dict[str, Any] = {"settings": settings, "pieces": 0, "tokens": 0, "documents": 0, "complete": False}
-        if resume and (folder / "state.json").is_file():
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(_alone(out, self.folder))
+            self._begin(settings, resume)
+            self._tokens = opened.enter_context(self._open(_TOKENS, self.state["tokens"] * _TOKEN_BYTES))
+            self._ends = opened.enter_context(self._open(_ENDS, self.state["documents"] * _END_BYTES))
+            self._opened = opened.pop_all()
+
+    def _begin(self, settings: dict[str, Any], resume: bool) -> None:
+        """Take over what an earlier run left, or remove it."""
+        if resume and (self.folder / "state.json").is_file():
             self.state = self._read_state(settings)
-        elif folder.exists():
-            shutil.rmtree(folder)
+        elif self.folder.exists():
+            shutil.rmtree(self.folder)
         if resume and not self.state["pieces"]:
-            print(f"nothing in {folder} to go on from: starting at the beginning", file=sys.stderr)
-        folder.mkdir(exist_ok=True)
-        self._tokens = self._open(_TOKENS, self.state["tokens"] * _TOKEN_BYTES)
-        self._ends = self._open(_ENDS, self.state["documents"] * _END_BYTES)
+            print(f"nothing in {self.folder} to go on from: starting at the beginning", file=sys.stderr)
+        self.folder.mkdir(exist_ok=True)
 
     def _read_state(self, settings: dict[str, Any]) -> dict[str, Any]:
         path = self.folder / "state.json"
@@ -85,14 +94,27 @@ class TokenWork:
         return _mapped(self.folder / _ENDS, "<u8", self.state["documents"])
 
     def close(self) -> None:
-        """No more is appended; the folder stays."""
-        self._tokens.close()
-        self._ends.close()
+        """No more is appended; the folder stays, for the next run."""
+        self._opened.close()
 
     def remove(self) -> None:
         """The work is done."""
-        self.close()
         shutil.rmtree(self.folder)
+        self.close()
+
+
+@contextlib.contextmanager
+def _alone(out: Path, folder: Path) -> Iterator[None]:
+    """While this run prepares the output no other one does. The lock lies beside the folder, which comes and goes."""
+    path = folder.with_name(folder.name + ".lock")
+    held = lock(path)
+    if held is None:
+        raise Error(f"{out}: another run is preparing it: wait for it or choose another --out")
+    try:
+        yield
+    finally:
+        remove_own(held, path)
+        os.close(held)
 
 
 def _mapped(path: Path, dtype: str, count: int) -> Any:

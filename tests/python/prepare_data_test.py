@@ -340,6 +340,24 @@ class Shards(PrepareTest):
         self.assertEqual(before.st_size, 4 * expected["tokens_read"])
         self.assertFalse(tokens.parent.exists())
 
+    def test_a_second_run_on_the_same_output_is_refused(self) -> None:
+        flags = ("--ctx", 50, "--shard-tokens", 320)
+        expected = self.prepare(*flags, out="alone")
+        write = prepare_data.write
+
+        def with_others(*arguments: Any) -> Any:
+            for resume in ((), ("--resume",)):
+                done = self.start(*self.common(*flags, *resume, out="both"))
+                self.assertEqual(done.returncode, 2)
+                self.assertEqual(done.stderr.splitlines()[-1], f"prepare_data.py: {self.folder / 'both'}: another run is"
+                                 " preparing it: wait for it or choose another --out")
+            return write(*arguments)
+
+        with mock.patch.object(prepare_data, "write", with_others):
+            self.assertEqual(self.prepare(*flags, out="both"), expected)
+        self.refuse(*self.common("--ctx", 10**6, out="both.h5"), says="gives no sequence")
+        self.assertEqual(sorted(path.name for path in self.folder.glob("both*")), ["both", "both.h5.preparing"])
+
     def test_killed_and_resumed_gives_the_same(self) -> None:
         source = self.folder / "many.jsonl"
         with open(source, "w") as file:
