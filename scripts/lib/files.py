@@ -41,7 +41,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def lock(path: Path) -> Optional[int]:
-    """A descriptor of the file, made if it is missing, that no other run gets before it is closed; None where one has it."""
+    """A descriptor of the file, made if it is missing, that no other run gets until it is closed; None where one has."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     free = True
     try:

@@ -1,14 +1,18 @@
 """Data sets of the hub: scripts/prepare_data.py --dataset against a local server."""
 
 import contextlib
+import email.utils
 import functools
 import gzip
+import http.client
 import http.server
 import importlib.util
+import io
 import json
 import os
 import threading
 import unittest
+import zlib
 from pathlib import Path
 from typing import Optional
 from unittest import mock
@@ -23,9 +27,11 @@ import errors  # noqa: E402
 class Hub(PrepareTest):
     """A local server in place of the hub."""
 
-    def serve(self, ranges: bool = True, longer: int = 0, first: Optional[int] = None, busy: str = "") -> str:
+    def serve(self, ranges: bool = True, longer: int = 0, first: Optional[int] = None, busy: str = "",
+              tags: str = "") -> str:
         """Its address; what was asked for is in self.asked. Files are announced as longer than they are, what is
-        behind their first bytes comes when self.let_go is set, and the busy one never."""
+        behind their first bytes comes when self.let_go is set, and the busy one never. tags: `ETag` or `Last-Modified`,
+        with a `!` in front for a server that knows no If-Range."""
         self.let_go = let_go = threading.Event()
         self.addCleanup(let_go.set)
         self.asked: list[tuple[str, Optional[str]]] = []
@@ -44,10 +50,18 @@ class Hub(PrepareTest):
                     return self.send_error(503)
                 data = path.read_bytes()
                 start = int(self.headers["Range"][6:-1]) if ranges and self.headers["Range"] else 0
+                date = email.utils.formatdate(len(data), usegmt=True)
+                tag = f'"{zlib.crc32(data)}"' if tags.endswith("ETag") else date
+                if tags and tags[0] != "!" and self.headers["If-Range"] not in (None, tag):
+                    start = 0
                 if start and start >= len(data):
                     return self.send_error(416)
                 self.send_response(206 if start else 200)
                 self.send_header("Content-Length", str(len(data) - start + longer))
+                if start:
+                    self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data) + longer}")
+                if tags:
+                    self.send_header(tags.lstrip("!"), tag)
                 self.end_headers()
                 with contextlib.suppress(ConnectionError):  # nobody wants the rest
                     self.wfile.write(data[start:first])
@@ -138,6 +152,7 @@ class Hub(PrepareTest):
             self.assertTrue(lines.startswith(partial.read_bytes()))
             have = partial.stat().st_size
             self.assertGreater(have, 0)
+            self.let_go.set()  # what comes now is not wanted any more
             with mock.patch.dict(os.environ, {"HF_ENDPOINT": self.serve()}):
                 self.prepare(*flags)
         self.assertEqual(self.asked[0][1], f"bytes={have}-")
@@ -153,6 +168,69 @@ class Hub(PrepareTest):
         self.assertIn("cannot be downloaded (IncompleteRead", broken.stderr.splitlines()[-1])
         (partial,) = (self.folder / "cache").rglob("*.partial")
         self.assertGreater(partial.stat().st_size, 0)
+
+    def test_two_runs_download_a_file_once(self) -> None:
+        data = bytes(range(256)) * 1000
+        self.publish("d", data)
+        address, path = self.serve(first=len(data) // 2), self.folder / "cache" / "d"
+        begun, waits, lock = threading.Event(), threading.Event(), download.lock
+
+        def watched(partial: Path) -> Optional[int]:
+            held = lock(partial)
+            (begun if held is not None else waits).set()
+            return held
+
+        said = io.StringIO()
+        with mock.patch.object(download, "lock", watched), contextlib.redirect_stderr(said):
+            one = threading.Thread(target=download.fetch, args=(f"{address}/datasets/d", path))
+            one.start()
+            self.assertTrue(begun.wait(60))
+            with download.read_as_it_comes(f"{address}/datasets/d", path) as other:
+                self.assertTrue(waits.wait(60))
+                self.let_go.set()
+                self.assertEqual(other.read(), data)
+            one.join(60)
+        self.assertEqual(path.read_bytes(), data)
+        self.assertEqual(len(self.asked), 1)
+        self.assertEqual(said.getvalue().count("another run is downloading it: waiting for it"), 1)
+        self.assertEqual([left.name for left in path.parent.iterdir()], ["d"])
+
+    def test_a_file_that_changed_on_the_server_is_begun_anew(self) -> None:
+        path, old, new = self.folder / "cache" / "d", b"old" * 1000, b"newer" * 1000
+        for tags in ("ETag", "Last-Modified", "!ETag"):
+            with self.subTest(tags=tags), contextlib.redirect_stderr(io.StringIO()):
+                self.publish("d", old)
+                with self.assertRaisesRegex(errors.Error, "IncompleteRead"):
+                    download.fetch(self.serve(longer=1, tags=tags) + "/datasets/d", path)
+                self.publish("d", new)
+                download.fetch(self.serve(tags=tags) + "/datasets/d", path)
+                self.assertEqual([found for _, found in self.asked], ["bytes=3000-", None][: 1 + (tags == "!ETag")])
+                self.assertEqual(path.read_bytes(), new)
+                self.assertEqual([left.name for left in path.parent.iterdir()], ["d"])
+                path.unlink()
+
+    def test_a_download_of_the_same_version_goes_on(self) -> None:
+        self.publish("d", b"old" * 1000)
+        path = self.folder / "cache" / "d"
+        with contextlib.redirect_stderr(io.StringIO()):
+            with self.assertRaisesRegex(errors.Error, "IncompleteRead"):
+                download.fetch(self.serve(longer=1, tags="ETag") + "/datasets/d", path)
+            with open(path.with_name("d.partial"), "rb+") as file:
+                file.truncate(1234)
+            download.fetch(self.serve(tags="ETag") + "/datasets/d", path)
+        self.assertEqual([range_ for _, range_ in self.asked], ["bytes=1234-"])
+        self.assertEqual(path.read_bytes(), b"old" * 1000)
+
+    def test_the_size_is_what_the_server_announces(self) -> None:
+        def announced(have: int, **headers: str) -> Optional[int]:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            return download._announced(mock.Mock(headers=named), have)
+
+        self.assertIsNone(announced(0))
+        self.assertEqual(announced(10, Content_Length="5"), 15)
+        self.assertEqual(announced(10, Content_Length="5", Content_Range="bytes 10-14/*"), 15)
+        self.assertEqual(announced(10, Content_Length="5", Content_Range="bytes 10-14/99"), 99)
+        self.assertRaises(http.client.HTTPException, announced, 10, Content_Range="bytes 0-14/15")
 
     def test_a_file_that_the_disk_has_no_room_for_is_not_begun(self) -> None:
         name = "togethercomputer/RedPajama-Data-1T-Sample"

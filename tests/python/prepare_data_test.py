@@ -349,8 +349,8 @@ class Shards(PrepareTest):
             for resume in ((), ("--resume",)):
                 done = self.start(*self.common(*flags, *resume, out="both"))
                 self.assertEqual(done.returncode, 2)
-                self.assertEqual(done.stderr.splitlines()[-1], f"prepare_data.py: {self.folder / 'both'}: another run is"
-                                 " preparing it: wait for it or choose another --out")
+                self.assertEqual(done.stderr.splitlines()[-1], f"prepare_data.py: {self.folder / 'both'}: another run"
+                                 " is preparing it: wait for it or choose another --out")
             return write(*arguments)
 
         with mock.patch.object(prepare_data, "write", with_others):
