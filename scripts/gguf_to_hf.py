@@ -16,6 +16,7 @@ import argparse  # noqa: E402
 import json  # noqa: E402
 import re  # noqa: E402
 import shutil  # noqa: E402
+import struct  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any, Iterator  # noqa: E402
 
@@ -131,8 +132,6 @@ class Model:
 
 def write_weights(model: Model, folder: Path) -> None:
     """Write model.safetensors, or numbered shards and their index where it would exceed SHARD_BYTES."""
-    from safetensors.numpy import save_file
-
     shards: list[list[Any]] = [[]]
     size = 0
     for tensor in model.tensors:  # cut into shards by size alone, before any work
@@ -157,14 +156,25 @@ def write_weights(model: Model, folder: Path) -> None:
             weight_map[hf] = name
             done += 1
             _progress(done, len(model.tensors))
-        with replaced(folder / name) as partial:
-            try:
-                save_file(tensors, partial, metadata={"format": "pt"})
-            except Exception as error:  # safetensors wraps the system's error in its own type
-                raise Error(f"{folder / name}: cannot be written ({one_line(error)})") from error
+        save_file(tensors, folder / name)
     if count > 1:
         index = {"metadata": {"total_size": model.bytes()}, "weight_map": weight_map}
         write_text(folder / "model.safetensors.index.json", json.dumps(index, indent=2) + "\n")
+
+
+def save_file(tensors: dict[str, Any], path: Path) -> None:
+    """As safetensors' save_file does it for tensors in f32; that one puts another file where the partial one was."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, values in sorted(tensors.items()):
+        start, end = end, end + values.nbytes
+        header[name] = {"dtype": "F32", "shape": list(values.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with replaced(path) as partial, open(partial, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for _, values in sorted(tensors.items()):
+            file.write(values.data)
 
 
 def remove_older(folder: Path) -> None:

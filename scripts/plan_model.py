@@ -64,7 +64,7 @@ def write(path: Path, root: dict[str, Value], datasets: Datasets, attributes: di
 
     claimed = 0
     with replaced(path) as partial:
-        with h5py.File(partial, "w", libver=("v110", "v110")) as file:
+        with h5py.File(partial, "w", libver=("v110", "v110"), locking=False) as file:  # the lock is ours already
             set_attributes(file, {"format_version": FORMAT_VERSION, "kind": "weights", "command": command_line(),
                                   "content_hash": "0" * 32, **root})
             for name, (dtype, shape) in datasets.items():

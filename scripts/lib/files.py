@@ -11,17 +11,20 @@ from errors import Error
 
 @contextlib.contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Give the path to write to; on success the file takes its final name, on failure it is removed."""
-    if not path.parent.is_dir():
-        raise Error(f"{path.parent}: no such folder; make it first or choose another --out")
-    if path.is_dir():
-        raise Error(f"{path}: is a folder; choose another --out")
+    """Give the path to write to; on success the file takes its final name, on failure it is removed. No other run
+    writes it meanwhile; nor may a library put a file of its own at the path, or lock it."""
+    check_target(path)
     partial = path.with_name(path.name + ".partial")
+    held = lock(partial)
+    if held is None:
+        raise Error(f"{path}: another run is writing it: wait for it or choose another name")
     try:
+        open(partial, "wb").close()  # what a run left that was killed
         yield partial
-        with open(partial, "rb+") as file:
-            os.fchmod(file.fileno(), 0o666 & ~_umask())  # some libraries write files that only the owner can read
-            os.fsync(file.fileno())
+        if not is_at(held, partial):
+            raise Error(f"{partial}: was taken away while it was written: write it again")
+        os.fchmod(held, 0o666 & ~_umask())  # it may have been another's
+        os.fsync(held)
         os.replace(partial, path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -29,9 +32,20 @@ def replaced(path: Path) -> Iterator[Path]:
         finally:
             os.close(folder)
     except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+        remove_own(held, partial)
         raise
+    finally:
+        os.close(held)
+
+
+def check_target(path: Path) -> None:
+    """Refuse a path that cannot be written or where something else than a file would be replaced."""
+    if not path.parent.is_dir():
+        raise Error(f"{path.parent}: no such folder; make it first or choose another --out")
+    if path.is_dir():
+        raise Error(f"{path}: is a folder; choose another --out")
+    if path.exists() and not path.is_file():
+        raise Error(f"{path}: is no regular file: name another")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -41,7 +55,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def lock(path: Path) -> Optional[int]:
-    """A descriptor of the file, made if it is missing, that no other run gets until it is closed; None where one has."""
+    """A descriptor of the file, made if it is missing, which no other run gets until it is closed; None if one has."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     free = True
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Union
 
 from errors import Error
-from files import replaced
+from files import check_target, replaced
 
 FORMAT_VERSION = 1
 _CHUNK_BYTES = 1 << 20
@@ -63,6 +63,7 @@ def check_replaces(path: Path, kind: str) -> None:
     """Refuse to write over a file that is no store of this kind; to be asked before long work too."""
     import h5py
 
+    check_target(path)
     if not path.is_file() or path.stat().st_size == 0:
         return
     try:

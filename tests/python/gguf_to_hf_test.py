@@ -11,8 +11,10 @@ from unittest import mock
 import gguf
 import numpy
 import tokenizers
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from support import MERGES, ROOT, ProgramTest, vocabulary
+
+import files  # noqa: E402  (scripts/lib, on the path through support)
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import gguf_to_hf  # noqa: E402
@@ -118,6 +120,19 @@ class GgufTest(ProgramTest):
         self.assertEqual(found.keys(), self.weights.keys())
         for name, values in self.weights.items():
             numpy.testing.assert_array_equal(found[name], values, err_msg=name)
+
+    def test_the_file_is_the_one_of_the_library(self) -> None:
+        gguf_to_hf.save_file(self.weights, self.folder / "ours")
+        save_file(self.weights, self.folder / "theirs", metadata={"format": "pt"})
+        self.assertEqual((self.folder / "ours").read_bytes(), (self.folder / "theirs").read_bytes())
+
+    def test_a_second_conversion_does_not_write_into_the_firsts_file(self) -> None:
+        self.write()
+        self.out.mkdir()
+        with files.replaced(self.out / "model.safetensors"):
+            done = self.start("gguf_to_hf.py", "--from", self.file, "--out", self.out)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn("model.safetensors: another run is writing it", done.stderr)
 
     def test_quantised_weights_are_close(self) -> None:
         self.write(quantised=gguf.GGMLQuantizationType.Q8_0)
