@@ -24,6 +24,7 @@ from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any, Callable, Optional  # noqa: E402
 
+import child  # noqa: E402
 from comparison_report import write_report  # noqa: E402
 from errors import Error, one_line, run  # noqa: E402
 from files import write_text  # noqa: E402
@@ -164,7 +165,7 @@ class Runner:
     def call(self, command: list[str]) -> Record:
         """Run a command of the program and give its JSON result; progress goes to the terminal."""
         words = [self.path(word) for word in command]
-        done = subprocess.run([*words, "--json"], stdout=subprocess.PIPE, text=True, check=False)
+        done = child.run([*words, "--json"], stdout=subprocess.PIPE, text=True)
         if done.returncode == 130:
             raise KeyboardInterrupt
         if done.returncode != 0:

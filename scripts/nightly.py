@@ -23,6 +23,7 @@ from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any, Callable, Optional  # noqa: E402
 
+import child  # noqa: E402
 from errors import Error, one_line, run  # noqa: E402
 from files import write_text  # noqa: E402
 from nightly_report import is_hashed, verdict, write_report  # noqa: E402
@@ -120,9 +121,13 @@ def shell_stage(*command: str) -> Callable[[], Record]:
     def run_command() -> Record:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         last = ""
-        for line in process.stdout:
-            sys.stderr.write(line)
-            last = line.strip() or last
+        try:
+            for line in process.stdout:
+                sys.stderr.write(line)
+                last = line.strip() or last
+        except KeyboardInterrupt:  # the command got it too, and ends when it has put everything in order
+            process.communicate()
+            raise
         if process.wait() != 0:
             raise Failed(f"exit status {process.returncode}: {last}", {"output": last})
         return {"output": last}
@@ -153,7 +158,7 @@ def row_stage(name: str, out: Path) -> Callable[[], Record]:
     """A stage that is a row of the matrix."""
 
     def scripts(program: str, *arguments: object) -> None:
-        done = subprocess.run([sys.executable, ROOT / "scripts" / program, *map(str, arguments)], check=False)
+        done = child.run([sys.executable, str(ROOT / "scripts" / program), *map(str, arguments)])
         if done.returncode != 0:
             raise Error(f"scripts/{program}: exit status {done.returncode}")
 

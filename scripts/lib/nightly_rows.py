@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
+import child
 from errors import Error
 
 Record = dict[str, Any]
@@ -35,7 +36,7 @@ class Programs:
 
     def run(self, *arguments: object) -> Record:
         """The JSON result of a command."""
-        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False)
+        done = child.run(self.command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise Error(f"pvtune {arguments[0]}: exit status {done.returncode}: {last}")

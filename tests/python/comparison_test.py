@@ -1,13 +1,19 @@
 """scripts/comparison.py on a tiny model: rows, what is run again and what is not, table and plot."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import unittest
 from typing import Any
 
+import h5py
+import numpy
 from cli_test import ROOT, CommandLine, tokenize
+from support import ProgramTest
 
 
 class Comparison(CommandLine):
@@ -139,6 +145,58 @@ class Comparison(CommandLine):
         self.config["common"] = ""
         del self.config["texts"]
         refused("'texts' must be there")
+
+
+class Interrupt(ProgramTest):
+    """Ctrl-C, with a program that takes its time to save what it has."""
+
+    SLOW = """#!{python}
+import pathlib, signal, sys, time
+
+def save(*_):
+    time.sleep(2)  # a large checkpoint
+    pathlib.Path("saved").touch()
+    sys.exit(130)
+
+signal.signal(signal.SIGINT, save)
+pathlib.Path("begun").touch()
+while True:
+    signal.pause()
+"""
+
+    def interrupt(self, *command: object) -> None:
+        """Start the command, press Ctrl-C when the slow program has begun, and expect that it could save."""
+        environment = {**os.environ, "PVTUNE_PYTHON": sys.executable}
+        with subprocess.Popen([sys.executable, *map(str, command)], cwd=self.folder, env=environment, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+            deadline = time.monotonic() + 300
+            while process.poll() is None and time.monotonic() < deadline and not (self.folder / "begun").exists():
+                time.sleep(0.01)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)
+            _, errors = process.communicate(timeout=300)
+        self.assertEqual(process.returncode, 130, errors)
+        self.assertTrue((self.folder / "saved").exists(), errors)
+
+    def test_the_program_has_time_to_save(self) -> None:
+        root = self.folder / "root"
+        shutil.copytree(ROOT / "scripts", root / "scripts")
+        program = root / "build" / "pvtune"
+        program.parent.mkdir()
+        program.write_text(self.SLOW.format(python=sys.executable))
+        program.chmod(0o755)
+        with h5py.File(self.folder / "a.h5", "w") as store:
+            store.attrs["content_hash"] = numpy.bytes_(b"0")
+        config = {"model": "a.h5", "tokens": "a.h5", "texts": {"a text": ""}, "common": "", "calibration": "",
+                  "tuning": "", "strategies": {}, "rates": {}, "starts": {}, "untuned": {}}
+        (self.folder / "c.json").write_text(json.dumps(config))
+        self.interrupt(root / "scripts" / "comparison.py", "--config", "c.json", "--inputs", ".", "--out", "out")
+
+    def test_so_has_that_of_a_stage_of_the_nightly_run(self) -> None:
+        (self.folder / "slow").write_text(self.SLOW.format(python=sys.executable))
+        words = (f"import sys; sys.path[:0] = [{str(ROOT / 'scripts')!r}, {str(ROOT / 'scripts' / 'lib')!r}];"
+                 " import errors, nightly; nightly.ROOT = '.'; errors.run(nightly.shell_stage(sys.executable, 'slow'))")
+        self.interrupt("-c", words)
 
 
 if __name__ == "__main__":
