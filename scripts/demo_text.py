@@ -85,6 +85,22 @@ def from_file(path: Path) -> tuple[str, str]:
     raise Error(f"{path}: too short to split into a tuning and an evaluation part: use a longer text")
 
 
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse to write over what is read, or one text over the other."""
+    inputs = [arguments.file] if arguments.file else list(arguments.folder.glob("*.html"))
+    for name, path in (("--tune", arguments.tune), ("--eval", arguments.eval)):
+        if any(is_same(path, source) for source in inputs):
+            raise Error(f"{name} {path}: is read too: choose another file")
+    if is_same(arguments.tune, arguments.eval):
+        raise Error(f"--eval {arguments.eval}: is --tune too: choose another file")
+
+
+def is_same(path: Path, other: Path) -> bool:
+    """Whether both are, or would be, one file."""
+    there = path.exists() and other.exists()
+    return os.path.samefile(path, other) if there else path.resolve() == other.resolve()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Split a text, or a folder of HTML pages, into a tuning and an evaluation text.",
@@ -96,6 +112,7 @@ def main() -> None:
     parser.add_argument("--tune", type=Path, required=True, metavar="FILE", help="text to tune on")
     parser.add_argument("--eval", type=Path, required=True, metavar="FILE", help="text to evaluate on")
     arguments = parser.parse_args()
+    check(arguments)
     tune, evaluation = from_folder(arguments.folder) if arguments.folder else from_file(arguments.file)
     write_text(arguments.tune, tune)
     write_text(arguments.eval, evaluation)

@@ -13,8 +13,8 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from errors import run  # noqa: E402
-from files import replaced  # noqa: E402
-from pictures import load_pyplot  # noqa: E402
+from files import check_begins, replaced  # noqa: E402
+from pictures import PNG, load_pyplot  # noqa: E402
 from run_charts import Chart, charts, read_run, running_mean  # noqa: E402
 
 _COLOURS = ("#1f5fa8", "#c4501b", "#2c7d4f", "#7a4b9c", "#8a6d1a", "#44606e", "#b03060")
@@ -96,8 +96,10 @@ def main() -> None:
     arguments = parser.parse_args()
     found = charts([read_run(path) for path in arguments.runs])
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for chart in found:
-        path = arguments.out / f"{chart.name}.png"
+    paths = [arguments.out / f"{chart.name}.png" for chart in found]
+    for path in paths:
+        check_begins(path, PNG, "PNG picture")
+    for chart, path in zip(found, paths):
         draw(chart, path)
         print(path)
 

@@ -13,8 +13,8 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from errors import Error, run  # noqa: E402
-from files import replaced  # noqa: E402
-from pictures import load_pyplot  # noqa: E402
+from files import check_begins, replaced  # noqa: E402
+from pictures import PNG, load_pyplot  # noqa: E402
 
 _COLOURS = {"exact": "#2c7d4f", "full space, 1/L": "#1f5fa8", "subspace, 1/L_S": "#c4501b",
             "subspace, exact": "#7a4b9c", "full space, 1/L_S": "#8a6d1a"}
@@ -93,6 +93,7 @@ def main() -> None:
     for each, problem in zip(axes[0], problems):
         draw_problem(each, problem)
     path = arguments.out / "convergence.png"
+    check_begins(path, PNG, "PNG picture")
     with replaced(path) as partial:
         figure.savefig(partial, dpi=_DPI, format="png")
     print(path)

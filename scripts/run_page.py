@@ -20,7 +20,7 @@ from typing import Any, Optional  # noqa: E402
 
 import svg  # noqa: E402
 from errors import Error, one_line, run  # noqa: E402
-from files import write_text  # noqa: E402
+from files import check_begins, write_text  # noqa: E402
 from run_charts import Chart, Run, charts, number, perplexity, read_run  # noqa: E402
 
 _STYLE = """
@@ -141,6 +141,7 @@ def main() -> None:
     parser.add_argument("--title", default="pvtune run", help="(default: pvtune run)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .html to write")
     arguments = parser.parse_args()
+    check_begins(arguments.out, b"<!DOCTYPE html", "HTML page")
     write_text(arguments.out, page([read_run(path) for path in arguments.runs], arguments.weights, arguments.title))
     print(f"{arguments.out}: {arguments.out.stat().st_size / 1e3:,.0f} kB")
 

@@ -48,6 +48,16 @@ def check_target(path: Path) -> None:
         raise Error(f"{path}: is no regular file: name another")
 
 
+def check_begins(path: Path, beginning: bytes, kind: str) -> None:
+    """Refuse to write over what does not begin (in any case of letters) as files of this kind do."""
+    if not path.is_file():
+        return
+    with open(path, "rb") as file:
+        found = file.read(len(beginning))
+    if found and found.lower() != beginning.lower():
+        raise Error(f"{path}: is a file, but no {kind}; remove it or choose another --out")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file as UTF-8."""
     with replaced(path) as partial:

@@ -6,6 +6,7 @@ from typing import Any
 
 import environment
 
+PNG = b"\x89PNG\r\n\x1a\n"  # how the files begin
 
 def load_pyplot() -> Any:
     """pyplot, for files alone: no screen is needed."""

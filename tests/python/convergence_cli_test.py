@@ -101,6 +101,12 @@ class PlotConvergence(ProgramTest):
             bad.write_text(text)
             self.refuse("plot_convergence.py", bad, "--out", self.folder, says="bad.json")
         self.refuse("plot_convergence.py", self.folder / "none.json", "--out", self.folder, says="none.json")
+        other = self.folder / "convergence.png"
+        other.write_text("notes")
+        demo(*SMALL, "--out", self.folder / "demo")
+        self.refuse("plot_convergence.py", self.folder / "demo" / "convergence.json", "--out", self.folder,
+                    says="convergence.png: is a file, but no PNG picture")
+        self.assertEqual(other.read_text(), "notes")
 
 
 if __name__ == "__main__":

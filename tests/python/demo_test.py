@@ -42,6 +42,19 @@ class TextTest(ProgramTest):
         (self.folder / "a.txt").write_text("word")
         self.refuse("demo_text.py", "--file", "a.txt", "--tune", "t", "--eval", "e", says="too short")
 
+    def test_what_is_read_is_not_written_over(self) -> None:
+        text = "".join(f"Paragraph {i}.\n\n" for i in range(100))
+        (self.folder / "a.txt").write_text(text)
+        (self.folder / "link").symlink_to("a.txt")
+        (self.folder / "0.html").write_text(text)
+        for tune, evaluation, says in (("a.txt", "e", "--tune a.txt: is read too"), ("t", "link", "--eval link: is"),
+                                       ("t", self.folder / "t", "t: is --tune too")):
+            self.refuse("demo_text.py", "--file", "a.txt", "--tune", tune, "--eval", evaluation, says=says)
+        self.refuse("demo_text.py", "--folder", ".", "--tune", "0.html", "--eval", "e", says="0.html: is read too")
+        for name in ("a.txt", "0.html"):
+            self.assertEqual((self.folder / name).read_text(), text)
+        self.assertEqual(sorted(path.name for path in self.folder.iterdir()), ["0.html", "a.txt", "link"])
+
     def test_pages_are_split_by_document_and_are_prose(self) -> None:
         page = ("<html><head><title>no</title></head><body><script>no</script><ul class='docnav'><li>no, go to the next page"
                 " of this fine book</li></ul><p>Page number {} holds one paragraph with a <b>bold</b>\n word &amp; more.</p>"
@@ -75,6 +88,15 @@ class PlotTest(ProgramTest):
         (self.folder / "run.jsonl").write_text("nothing\n")
         self.refuse("plot.py", "run.jsonl", "--out", "plots", says="holds no step")
         self.refuse("plot.py", "missing.jsonl", "--out", "plots", says="no such file")
+
+    def test_only_a_picture_is_replaced(self) -> None:
+        log = json.dumps({"step": 1, "loss": 8, "seconds": 2.5}) + "\n"
+        (self.folder / "loss.png").write_text(log)
+        self.refuse("plot.py", "loss.png", "--out", ".", says="loss.png: is a file, but no PNG picture")
+        self.assertEqual((self.folder / "loss.png").read_text(), log)
+        self.assertEqual([path.name for path in self.folder.iterdir()], ["loss.png"])
+        for _ in range(2):
+            self.succeed("plot.py", "loss.png", "--out", "plots")
 
 
 class ReportTest(ProgramTest):

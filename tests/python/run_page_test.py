@@ -168,6 +168,12 @@ class Pages(RunTest):
         log = self.write("run.jsonl", steps(2))
         self.refuse("run_page.py", log, "--weights", "none.h5", "--out", "p.html", says="none.h5: no such file")
         self.refuse("run_page.py", log, "--out", "no/p.html", says="no such folder")
+        self.refuse("run_page.py", log, "--out", log, says="run.jsonl: is a file, but no HTML page")
+        self.assertEqual(self.write("other.jsonl", steps(2)), "other.jsonl")
+        self.assertEqual((self.folder / log).read_bytes(), (self.folder / "other.jsonl").read_bytes())
+        for before in ("", "<!doctype HTML><p>", "<!DOCTYPE html>"):
+            (self.folder / "p.html").write_text(before)
+            self.succeed("run_page.py", log, "--out", "p.html")
 
 
 class Numbers(unittest.TestCase):
