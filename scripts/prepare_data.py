@@ -173,7 +173,7 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
         files = [str(source.path.relative_to(arguments.cache)) for source in sources]  # the same from any mirror
     else:
         sources = [Source(path) for path in arguments.source]
-        files = [[path.name, path.stat().st_size] for path in arguments.source]
+        files = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in arguments.source]
     settings = {"files": files, "tokenizer": digest, "field": arguments.field, "newlines": arguments.newlines,
                 "join": arguments.join, "document_end": arguments.document_end, "documents": arguments.documents}
     with contextlib.closing(TokenWork(arguments.out, settings, arguments.resume)) as work:

@@ -340,6 +340,17 @@ class Shards(PrepareTest):
         self.assertEqual(before.st_size, 4 * expected["tokens_read"])
         self.assertFalse(tokens.parent.exists())
 
+    def test_not_resumed_with_a_file_that_changed(self) -> None:
+        too_long = ("--ctx", 10**6)
+        self.refuse(*self.common(*too_long), says="gives no sequence")
+        before = self.lines.stat()
+        self.lines.write_text(self.lines.read_text().replace("model", "label"))
+        os.utime(self.lines, ns=(before.st_atime_ns, before.st_mtime_ns + 1000))
+        self.assertEqual(self.lines.stat().st_size, before.st_size)
+        self.refuse(*self.common(*too_long, "--resume"), says="was begun with files [['documents.jsonl'")
+        os.utime(self.lines, ns=(before.st_atime_ns, before.st_mtime_ns))
+        self.refuse(*self.common(*too_long, "--resume"), says="gives no sequence")
+
     def test_a_second_run_on_the_same_output_is_refused(self) -> None:
         flags = ("--ctx", 50, "--shard-tokens", 320)
         expected = self.prepare(*flags, out="alone")
