@@ -23,6 +23,19 @@ void fail_writing(const std::string& path, int error) {
     throw Error(path + ": cannot be written (" + std::strerror(error) + "): " + remedy);
 }
 
+namespace {
+
+/// Closes the descriptor where it cannot have it.
+void lock(int descriptor, const std::string& path, const std::string& named) {
+    const bool locked = ::flock(descriptor, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+    // The other run may have renamed or removed it between our opening and locking it.
+    if (locked && is_at(descriptor, named)) return;
+    ::close(descriptor);
+    throw Error(path + ": another run is writing it: wait for it or choose another name");
+}
+
+}  // namespace
+
 int open_partial(const std::string& path, const std::string& partial) {
     if (path.empty()) throw Error("the name of the output file is empty: name a file");
     struct stat status {};
@@ -30,17 +43,19 @@ int open_partial(const std::string& path, const std::string& partial) {
         throw Error(path + ": is a folder: name a file inside it");
     const int descriptor = ::open(partial.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (descriptor < 0) fail_writing(path, errno);
-    // The other run may have renamed the file between our opening and locking it.
-    const bool locked = ::flock(descriptor, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
-    if (!locked || !is_at(descriptor, partial)) {
-        ::close(descriptor);
-        throw Error(path + ": another run is writing it: wait for it or choose another name");
-    }
+    lock(descriptor, path, partial);
     if (::ftruncate(descriptor, 0) != 0) {
         const int error = errno;
         ::close(descriptor);
         fail_writing(path, error);
     }
+    return descriptor;
+}
+
+int lock_folder(const std::string& path, const std::string& folder) {
+    const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor < 0) fail_writing(folder, errno);
+    lock(descriptor, path, folder);
     return descriptor;
 }
 

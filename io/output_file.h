@@ -13,6 +13,10 @@ namespace pvtune {
 /// into each other's. Throws Error where another has it; the lock goes with the descriptor, which the caller closes.
 int open_partial(const std::string& path, const std::string& partial);
 
+/// Opens and locks a folder that one run at a time may fill, on the way to `path`. Throws Error where another has it;
+/// the lock goes with the descriptor, which the caller closes.
+int lock_folder(const std::string& path, const std::string& folder);
+
 /// Whether the file at `path` is this open one.
 bool is_at(int descriptor, const std::string& path);
 

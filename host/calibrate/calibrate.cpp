@@ -4,12 +4,10 @@
 #include "host/quant/quantize_matrix.h"
 #include "host/quant/random.h"
 #include "io/error.h"
+#include "io/output_file.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 #include <array>
-#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -130,15 +128,9 @@ public:
         std::error_code failed;
         std::filesystem::create_directories(path_, failed);
         if (failed) throw Error(path_ + ": cannot be made (" + failed.message() + "): choose another --out");
-        descriptor_ = ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (descriptor_ >= 0 && ::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-            ::close(descriptor_);
-            throw Error(path_ + ": another run is writing it: wait for it or choose another --out");
-        }
+        descriptor_ = lock_folder(path_, path_);
     }
-    ~WorkFolder() {
-        if (descriptor_ >= 0) ::close(descriptor_);
-    }
+    ~WorkFolder() { ::close(descriptor_); }
     WorkFolder(const WorkFolder&) = delete;
     WorkFolder& operator=(const WorkFolder&) = delete;
 

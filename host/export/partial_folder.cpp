@@ -3,8 +3,6 @@
 #include "io/error.h"
 #include "io/output_file.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cerrno>
@@ -47,16 +45,7 @@ void check_free(const std::string& path, bool folder) {
 PartialFolder::PartialFolder(std::string path) : path_(without_slash(std::move(path))), partial_(path_ + ".partial") {
     check_replaceable(path_);
     if (::mkdir(partial_.c_str(), 0777) != 0 && errno != EEXIST) fail_writing(path_, errno);
-    descriptor_ = ::open(partial_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (descriptor_ < 0) fail_writing(partial_, errno);
-    if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-        ::close(std::exchange(descriptor_, -1));
-        throw Error(path_ + ": another run is writing it: wait for it or choose another --out");
-    }
-    if (!is_at(descriptor_, partial_)) {  // renamed or removed by one that ended between our opening and locking it
-        ::close(std::exchange(descriptor_, -1));
-        throw Error(path_ + ": another run was writing it: try again");
-    }
+    descriptor_ = lock_folder(path_, partial_);
     for (const fs::directory_entry& entry : fs::directory_iterator(partial_)) {
         if (entry.is_regular_file()) {
             fs::remove(entry.path());

@@ -8,6 +8,7 @@ import environment
 
 PNG = b"\x89PNG\r\n\x1a\n"  # how the files begin
 
+
 def load_pyplot() -> Any:
     """pyplot, for files alone: no screen is needed."""
     # matplotlib keeps a list of the machine's fonts; it belongs with what was built, not in the user's home.
