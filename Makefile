@@ -10,8 +10,8 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
 # One a core, with a GiB each.
-JOBS ?= $(shell awk -v cores=$$(nproc) '/^MemAvailable/ { jobs = int($$2 / 2^20); \
-    print jobs < 1 ? 1 : jobs < cores ? jobs : cores }' /proc/meminfo)
+JOBS ?= $(shell awk -v jobs=$$(nproc) '/^MemAvailable/ && $$2 / 2^20 < jobs { jobs = int($$2 / 2^20) } \
+    END { print jobs < 1 ? 1 : jobs }' /proc/meminfo)
 
 VARIANT ?= release
 OUT := build/$(VARIANT)

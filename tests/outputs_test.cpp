@@ -80,8 +80,6 @@ TEST(Outputs, TakeNoInputsPlaceUnderAnyOfTheirNames) {
         write_file(file, "input");
         EXPECT_ERROR(check_outputs(out, "", {{"--model", file}}), "--out", "is the file of --model");
         EXPECT_ERROR(check_outputs("", file, {{"--requests", file}}), "--log", "is the file of --requests");
-        EXPECT_ERROR(check_outputs(folder.file("other"), file, files_in_folder("--from", folder.path())), "--log",
-                     "is the file of --from");
         fs::remove(file);
     }
     write_file(folder.file("model.h5"), "input");

@@ -112,6 +112,19 @@ TEST_F(Safetensors, RefusesDamagedHeaders) {
                "the name 'dtype' appears twice");
 }
 
+TEST_F(Safetensors, AFileWrittenToWhileItIsRead) {
+    const auto path = folder.file("model.safetensors");
+    write_file(path, pack("{" + entry("a", "U8", "[1]", 0, 1) + "}", "A"));
+    const SafetensorsFolder opened(folder.path());
+    opened.check_unchanged();
+    write_file(folder.file("new"), testing::read_file(path));
+    std::filesystem::rename(folder.file("new"), path);  // in its place: what is mapped stays as it was
+    opened.check_unchanged();
+    const SafetensorsFolder again(folder.path());
+    std::filesystem::last_write_time(path, std::filesystem::last_write_time(path) + std::chrono::seconds(1));
+    EXPECT_ERROR(again.check_unchanged(), path, "was written to while it was read");
+}
+
 TEST_F(Safetensors, Shards) {
     const auto index = folder.file("model.safetensors.index.json");
     const auto map = [&](const std::string& entries) { write_file(index, "{\"weight_map\":{" + entries + "}}"); };

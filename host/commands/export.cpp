@@ -57,8 +57,11 @@ void run(const CommonOptions& common, const ExportOptions& options) {
     const StoreReader model(options.model, "weights");
     const ExportJob job{&model,        options.format,     options.out, options.tokenizer_from, dense_type(options),
                         options.dense, options.round_zeros};
-    NamedFiles inputs = files_in_folder("--tokenizer-from", options.tokenizer_from);
-    inputs.emplace_back("--model", options.model);
+    NamedFiles inputs{{"--model", options.model}};
+    if (!options.tokenizer_from.empty()) {
+        for (const std::string& file : tokenizer_files(options.tokenizer_from))
+            inputs.emplace_back("--tokenizer-from", file);
+    }
     check_outputs(options.out, common.log, inputs);
     const ExportPlan found = plan_export(job);
     const auto backend = make_backend(common);

@@ -23,6 +23,18 @@ struct ImportOptions {
     std::string out;
 };
 
+/// What an import reads; other files of the folder may be of earlier runs.
+NamedFiles inputs_of(const std::string& from) {
+    NamedFiles files;
+    std::error_code none;
+    for (const auto& entry : std::filesystem::directory_iterator(from, none)) {
+        const std::string name = entry.path().filename().string();
+        if (name == "config.json" || name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"))
+            files.emplace_back("--from", entry.path().string());
+    }
+    return files;
+}
+
 void run(const CommonOptions& common, const ImportOptions& options) {
     const auto start = std::chrono::steady_clock::now();
     const auto backend = make_backend(common);
@@ -32,7 +44,7 @@ void run(const CommonOptions& common, const ImportOptions& options) {
     plan.bytes_read = found.bytes;
     plan.bytes_written = found.bytes;
     if (common.dry_run) return print_plan(*backend, plan, common.json);
-    check_outputs(options.out, common.log, files_in_folder("--from", options.from));
+    check_outputs(options.out, common.log, inputs_of(options.from));
     check_replaces_model(options.out);
     check_fits(*backend, plan, "close other programs or use a machine with more");
     check_disk(options.out, found.bytes);

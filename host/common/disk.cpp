@@ -75,14 +75,6 @@ void check_disk(const std::string& path, std::int64_t bytes, std::int64_t files)
     }
 }
 
-NamedFiles files_in_folder(const char* flag, const std::string& folder) {
-    NamedFiles files;
-    std::error_code none;
-    for (const auto& entry : std::filesystem::directory_iterator(folder, none))
-        files.emplace_back(flag, entry.path().string());
-    return files;
-}
-
 void check_outputs(const std::string& out, const std::string& log, const NamedFiles& inputs) {
     namespace fs = std::filesystem;
     std::error_code none;

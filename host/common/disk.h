@@ -19,9 +19,6 @@ void check_disk(const std::string& path, std::int64_t bytes, std::int64_t files 
 /// Flags with their files.
 using NamedFiles = std::vector<std::pair<const char*, std::string>>;
 
-/// All files of a folder that a flag names.
-NamedFiles files_in_folder(const char* flag, const std::string& folder);
-
 /// Throws Error if what a run writes (`out` under the names that it has meanwhile, `log`; empty: none) would take the
 /// place of one of its inputs, or the log that of `out`.
 void check_outputs(const std::string& out, const std::string& log, const NamedFiles& inputs);

@@ -66,7 +66,7 @@ void RunLog::write(const nlohmann::ordered_json& object) {
     if (!file_) return;
     const std::string line = json_line(object) + "\n";
     if (std::fwrite(line.data(), 1, line.size(), file_.get()) != line.size() || std::fflush(file_.get()) != 0) {
-        throw Error("--log " + path_ + ": cannot be written (" + std::strerror(errno) + "): free some space");
+        fail_writing("--log " + path_, errno);
     }
 }
 

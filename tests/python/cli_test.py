@@ -436,6 +436,24 @@ class Limits(CommandLine):
         self.refused(run("import", "--from", self.hf, "--out", out, "--quiet", preexec=limit))
         self.assertEqual(out.read_bytes(), precious)
 
+    def test_what_an_earlier_run_left_beside_the_input_is_replaced(self) -> None:
+        folder = shutil.copytree(self.hf, self.here / "hf")
+        for _ in range(2):
+            done = run("import", "--from", folder, "--out", folder / "model.h5", "--log", folder / "log.json", "--json")
+            self.result(done)
+
+    def test_pages_that_are_gone_give_a_line(self) -> None:
+        """SIGBUS, as the system sends it where a mapped file was cut short."""
+        with subprocess.Popen([PVTUNE, "quantize", "--model", str(self.model), "--code-bits", "12", "--out",
+                               str(self.here / "out.h5")], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+            process.stderr.readline()  # the first matrix is done
+            process.send_signal(signal.SIGBUS)
+            said = process.stderr.read().decode()
+        if process.returncode == 0:
+            self.skipTest("a fast machine")
+        self.assertEqual(process.returncode, 2, said)
+        self.assertRegex(said, r"\npvtune: an input file was cut short[^\n]+: run it again\n\Z")
+
     def test_files_of_others_are_not_replaced(self) -> None:
         weights, text, model = self.hf / "model.safetensors", self.here / "notes.txt", self.here / "model.h5"
         foreign = self.here / "foreign.h5"
@@ -448,6 +466,12 @@ class Limits(CommandLine):
         content = weights.read_bytes()
         self.refused(run("import", "--from", self.hf, "--out", weights, "--quiet"), str(weights), "is the file of --from")
         self.assertEqual(weights.read_bytes(), content)
+        config = self.hf / "config.json"
+        content = config.read_bytes()
+        done = run("import", "--from", self.hf, "--out", self.here / "x.h5", "--log", config, "--quiet")
+        self.refused(done, str(config), "is the file of --from")
+        self.assertEqual(config.read_bytes(), content)
+        content = weights.read_bytes()
         copied = self.here / "copied.safetensors"
         copied.write_bytes(content)
         for path, *command in ((copied, "import", "--from", self.hf, "--out", copied), (text, *quantize, text),
